@@ -1,0 +1,50 @@
+# Every target prepares what it needs (Rust, a C compiler, Docker, the image); what is there already costs nothing.
+PREFIX ?= /usr/local
+# Where rustup puts cargo, for a shell that was opened before it was installed.
+export PATH := $(or $(CARGO_HOME),$(HOME)/.cargo)/bin:$(PATH)
+SHARE = $(DESTDIR)$(PREFIX)/share/nanoclaw
+RELEASE := $(or $(CARGO_TARGET_DIR),target)/release
+# Runs a command that talks to Docker, when Docker is known to answer; see the script.
+WITH_DOCKER := scripts/ensure-docker.sh
+
+.DEFAULT_GOAL := help
+.PHONY: help run test build image install bench lint clean
+
+help: ## List the targets
+	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile | expand -t 18
+
+run: build image ## Set everything up and start; on a terminal, open a chat
+	@$(WITH_DOCKER) scripts/run.sh
+
+test: build image ## Run all tests, those against real containers included
+	$(WITH_DOCKER) cargo test --workspace --locked
+
+build: ## Build the release binaries into target/release
+	@scripts/ensure-build-deps.sh
+	@scripts/ensure-rust.sh
+	@scripts/build.sh
+
+image: ## Build the agents' container image
+	@$(WITH_DOCKER) scripts/image.sh
+
+bench: build image ## Measure latency, memory and sizes against the targets
+	$(WITH_DOCKER) cargo bench --locked --bench bench
+
+lint: ## Check format, clippy and the shell scripts
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets --locked -- -D warnings
+	shellcheck --external-sources scripts/*.sh .ci/run
+
+install: ## Install what `make build` built to PREFIX (/usr/local)
+	@test -x $(RELEASE)/nanoclaw-runner || { echo "error: nothing is built yet; run 'make build' first" >&2; exit 1; }
+	install -D -m 0755 $(RELEASE)/nanoclaw $(DESTDIR)$(PREFIX)/bin/nanoclaw
+	install -D -m 0755 $(RELEASE)/nanoclaw-runner $(DESTDIR)$(PREFIX)/libexec/nanoclaw/nanoclaw-runner
+	rm -rf $(SHARE)
+	install -D -m 0644 -t $(SHARE) container/CLAUDE.md .env.example
+	cp -R container/skills $(SHARE)/skills
+	install -D -m 0644 -t $(SHARE)/container container/Dockerfile
+	install -D -m 0755 -t $(SHARE)/scripts scripts/ensure-docker.sh scripts/image.sh
+	install -m 0644 -t $(SHARE)/scripts scripts/lib.sh
+
+clean: ## Remove what was built here; the home, the image and Docker stay
+	cargo clean

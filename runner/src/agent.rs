@@ -1,0 +1,544 @@
+//! The agent loop: the actor on the main thread that owns `outbound.db`, the configuration and
+//! the provider.
+//!
+//! ```text
+//! Idle --a row that wakes--> Turn --result or error--> Idle
+//!                             |  ^ follow-ups
+//!                            stop --> Stopping --thread gone--> Idle
+//! ```
+//!
+//! Rows are claimed (`processing`) in one transaction before the model hears of them, and
+//! answered in one: replies, acknowledgements and continuation together. A crash in between
+//! leaves claims, which a successor drops, so the rows are asked again. No handle on `inbound.db`
+//! outlives a look. A fault of the files ends the process; the host starts it again.
+
+use std::fs;
+use std::io::ErrorKind;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use crossbeam_channel::{Receiver, at, never, select};
+use jiff::tz::TimeZone;
+use nanoclaw_session::alive::{AliveLock, touch_heartbeat};
+use nanoclaw_session::config::ContainerConfig;
+use nanoclaw_session::content::{Control, Inbound, Outbound, SystemIn};
+use nanoclaw_session::inbound::is_transient;
+use nanoclaw_session::inbound::reader::{InboundView, look};
+use nanoclaw_session::layout::SessionDir;
+use nanoclaw_session::outbound::{OutboundDb, OutboundTx, continuation_key};
+use nanoclaw_session::row::{AckStatus, ContainerState, InKind, MessageIn, NewMessageOut};
+
+use crate::batch::{self, Gate, Poll};
+use crate::destinations::Destinations;
+use crate::gateway::Gateway;
+use crate::prompt::{format, system};
+use crate::provider::{
+    self, ErrorClass, Outgoing, Prompt, Provider, TurnError, TurnEvent, TurnHandle, TurnRequest, TurnResult,
+};
+use crate::reply::{Reply, route};
+use crate::turn::{Attempt, Nudge, Share, Turn};
+use crate::watcher::{self, Outside};
+use crate::{id, memory, time};
+
+/// First pause before a look that found the file in the middle of something; it doubles.
+const LOOK_AGAIN: Duration = Duration::from_millis(3);
+const LOOK_AGAIN_MAX: Duration = Duration::from_millis(200);
+/// Tries of one write; each waits for the lock as long as the session crate allows.
+const MAX_WRITE_TRIES: u32 = 10;
+/// Longest idle time that is believed: a year.
+const MAX_IDLE_SECONDS: u64 = 366 * 24 * 3_600;
+/// Least time between two touches of the heartbeat.
+const HEARTBEAT_STEP: Duration = Duration::from_secs(1);
+/// Due times are compared in milliseconds; waking a little late saves a second look.
+const DUE_MARGIN: Duration = Duration::from_millis(2);
+
+/// What the runner reads of its environment.
+#[derive(Debug)]
+pub struct Environment {
+    pub zone: Option<String>,
+    pub gateway: Gateway,
+}
+
+/// Everything that can wake the agent.
+enum Event {
+    Inbound,
+    Turn(TurnEvent),
+    /// The turn's thread is gone.
+    TurnClosed,
+    Deadline,
+    Terminate,
+}
+
+/// What it is doing.
+enum Work {
+    Idle,
+    Turn(Box<Turn>),
+    /// A stopped turn whose thread is still there; the next one waits for it.
+    Stopping(Receiver<TurnEvent>),
+}
+
+/// What one look at `inbound.db` showed.
+struct Seen {
+    max_seq: i64,
+    next_due: Option<jiff::Timestamp>,
+    controls: Vec<(String, Control)>,
+    rows: Vec<MessageIn>,
+    destinations: Arc<Destinations>,
+}
+
+/// The actor.
+pub struct Agent {
+    dir: SessionDir,
+    config: ContainerConfig,
+    zone: TimeZone,
+    outbound: OutboundDb,
+    provider: Box<dyn Provider>,
+    outside: Receiver<Outside>,
+    work: Work,
+    poll: Poll,
+    /// The highest seq seen in `inbound.db`: ours go above it.
+    seen_seq: i64,
+    idle_since: Instant,
+    heartbeat_at: Option<Instant>,
+    /// When to look although nothing was heard: a row becomes due, or the file was busy.
+    look_at: Option<Instant>,
+    /// The pause since a look that found the file busy; none when it was not.
+    busy: Option<Duration>,
+    _alive: AliveLock,
+}
+
+impl Agent {
+    /// Takes over the session: lock, own database, then the watch - before the first look.
+    ///
+    /// # Errors
+    /// Anything missing or broken in the session folder.
+    pub fn start(dir: SessionDir, environment: Environment) -> Result<Agent> {
+        let alive = AliveLock::take(&dir).with_context(|| format!("lock {}", dir.alive().display()))?;
+        let config = ContainerConfig::load(&dir).with_context(|| format!("read {}", dir.container_json().display()))?;
+        let outbound = OutboundDb::open(&dir).with_context(|| format!("open {}", dir.outbound_db().display()))?;
+        let outside = watcher::start(&dir).with_context(|| format!("watch {}", dir.root().display()))?;
+        let provider = provider::named(&config, &dir, environment.gateway);
+        let zone = time::zone([config.timezone.as_deref(), environment.zone.as_deref()].into_iter().flatten());
+        eprintln!("Runner started version={} provider={}", env!("CARGO_PKG_VERSION"), provider.name());
+        Ok(Agent {
+            dir,
+            config,
+            zone,
+            outbound,
+            provider,
+            outside,
+            work: Work::Idle,
+            poll: Poll::First,
+            seen_seq: 0,
+            idle_since: Instant::now(),
+            heartbeat_at: None,
+            look_at: None,
+            busy: None,
+            _alive: alive,
+        })
+    }
+
+    /// Works until it has been idle for long enough or is told to leave.
+    ///
+    /// # Errors
+    /// A fault of the session's files.
+    pub fn run(mut self) -> Result<()> {
+        self.beat();
+        self.look()?;
+        loop {
+            match self.next_event() {
+                Event::Inbound => self.look()?,
+                Event::Turn(event) => self.on_turn_event(event)?,
+                Event::TurnClosed => self.on_turn_closed()?,
+                Event::Deadline => {
+                    // Also the last look before leaving: a row that comes later stays pending,
+                    // and the host wakes a successor for it.
+                    self.look()?;
+                    if self.is_idle_over() {
+                        eprintln!("Runner leaves reason=idle");
+                        return Ok(());
+                    }
+                }
+                Event::Terminate => {
+                    eprintln!("Runner leaves reason=signal");
+                    return Ok(());
+                }
+            }
+        }
+    }
+
+    fn next_event(&self) -> Event {
+        let no_turn = never();
+        let turn = match &self.work {
+            Work::Idle => &no_turn,
+            Work::Turn(turn) => turn.handle.events(),
+            Work::Stopping(events) => events,
+        };
+        let deadline = self.deadline().map_or_else(never, at);
+        select! {
+            recv(self.outside) -> event => match event {
+                Ok(Outside::Inbound) => Event::Inbound,
+                // Without a watcher nothing would be heard of ever again.
+                Ok(Outside::Terminate) | Err(_) => Event::Terminate,
+            },
+            recv(turn) -> event => event.map_or(Event::TurnClosed, Event::Turn),
+            recv(deadline) -> _ => Event::Deadline,
+        }
+    }
+
+    fn idle_over_at(&self) -> Instant {
+        self.idle_since + Duration::from_secs(self.config.idle_seconds.min(MAX_IDLE_SECONDS))
+    }
+
+    fn is_idle_over(&self) -> bool {
+        matches!(self.work, Work::Idle) && self.busy.is_none() && Instant::now() >= self.idle_over_at()
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        match self.work {
+            Work::Idle if self.busy.is_none() => {
+                let idle_over_at = self.idle_over_at();
+                Some(self.look_at.map_or(idle_over_at, |at| at.min(idle_over_at)))
+            }
+            _ => self.look_at,
+        }
+    }
+
+    /// Looks at `inbound.db` and acts on what is new.
+    fn look(&mut self) -> Result<()> {
+        let seen = match look(&self.dir, |view| self.read(view)) {
+            Ok(seen) => seen,
+            Err(e) if is_transient(&e) => {
+                let pause = self.busy.map_or(LOOK_AGAIN, |last| (last * 2).min(LOOK_AGAIN_MAX));
+                self.busy = Some(pause);
+                self.look_at = Some(Instant::now() + pause);
+                return Ok(());
+            }
+            Err(e) => return Err(e).with_context(|| format!("read {}", self.dir.inbound_db().display())),
+        };
+        self.busy = None;
+        self.poll = Poll::Later;
+        self.seen_seq = self.seen_seq.max(seen.max_seq);
+        self.look_at = seen.next_due.map(|due| {
+            let wait = due.duration_since(time::now());
+            Instant::now() + Duration::try_from(wait).unwrap_or(Duration::ZERO) + DUE_MARGIN
+        });
+        for (id, control) in seen.controls {
+            self.obey(&id, control)?;
+        }
+        if seen.rows.is_empty() {
+            return Ok(());
+        }
+        let text = format::batch(&seen.rows, &seen.destinations, &self.zone, self.dir.root());
+        let share = Share::new(&seen.rows, text);
+        match self.work {
+            Work::Idle => self.begin(share, seen.destinations),
+            Work::Turn(_) => self.push(share, seen.destinations),
+            Work::Stopping(_) => Ok(()),
+        }
+    }
+
+    /// Everything a look needs, of one moment.
+    fn read(&self, view: &InboundView) -> rusqlite::Result<Seen> {
+        let now = time::now();
+        let mut pending = view.pending(now)?;
+        let mut fault = None;
+        pending.retain(|row| match self.outbound.ack(&row.id) {
+            Ok(ack) => ack.is_none(),
+            Err(e) => {
+                fault = Some(e);
+                false
+            }
+        });
+        if let Some(e) = fault {
+            return Err(e);
+        }
+        let mut controls = Vec::new();
+        for row in pending.iter().filter(|row| row.kind == InKind::System) {
+            let content = view.message(&row.id)?.map(|m| Inbound::parse(m.kind, &m.content));
+            if let Some(Inbound::System(SystemIn::Control(control))) = content {
+                controls.push((row.id.clone(), control));
+            }
+        }
+        let gate = match self.work {
+            Work::Idle => Gate::NeedsTrigger,
+            Work::Turn(_) | Work::Stopping(_) => Gate::Open,
+        };
+        let max = self.config.max_messages_per_prompt as usize;
+        let mut rows = Vec::new();
+        for row in batch::select(&pending, max, self.poll, gate) {
+            rows.extend(view.message(&row.id)?);
+        }
+        let destinations = if rows.is_empty() { Destinations::default() } else { read_destinations(view)? };
+        let (max_seq, next_due) = (view.max_seq()?, view.next_due(now)?);
+        Ok(Seen { max_seq, next_due, controls, rows, destinations: Arc::new(destinations) })
+    }
+
+    /// Claims a batch and starts a turn with it.
+    fn begin(&mut self, share: Share, destinations: Arc<Destinations>) -> Result<()> {
+        self.write(|tx| {
+            let now = time::now();
+            tx.acknowledge(share.claims.iter().map(|c| c.id.as_str()), AckStatus::Processing, now)?;
+            tx.set_container_state(&state("turn", None), now)
+        })?;
+        self.start_turn(share, destinations)
+    }
+
+    /// Starts a turn with rows that are claimed already.
+    fn start_turn(&mut self, share: Share, destinations: Arc<Destinations>) -> Result<()> {
+        self.beat();
+        let continuation = self.continuation()?;
+        let handle = self.ask(share.prompt.clone(), &destinations, continuation)?;
+        self.work = Work::Turn(Box::new(Turn::new(handle, share, destinations)));
+        Ok(())
+    }
+
+    fn ask(&self, prompt: Prompt, destinations: &Destinations, continuation: Option<String>) -> Result<TurnHandle> {
+        let path = self.dir.instructions();
+        let instructions = match fs::read_to_string(&path) {
+            Ok(text) => text,
+            Err(e) if e.kind() == ErrorKind::NotFound => String::new(),
+            Err(e) => return Err(e).with_context(|| format!("read {}", path.display())),
+        };
+        let system = system::prompt(&instructions, destinations);
+        self.provider.start(TurnRequest { prompt, system, continuation }).context("start a turn")
+    }
+
+    fn continuation(&mut self) -> Result<Option<String>> {
+        self.outbound.continuation(self.provider.name(), time::now()).context("read the continuation")
+    }
+
+    /// Hands new rows to the running turn; what it does not take stays pending for the next one.
+    fn push(&mut self, share: Share, destinations: Arc<Destinations>) -> Result<()> {
+        let Work::Turn(turn) = &mut self.work else { return Ok(()) };
+        if !turn.handle.push(share.prompt.clone()) {
+            return Ok(());
+        }
+        turn.destinations = destinations;
+        let ids: Vec<String> = share.prompt.message_ids.clone();
+        turn.pushed.push(share);
+        self.write(|tx| tx.acknowledge(ids.iter().map(String::as_str), AckStatus::Processing, time::now()))?;
+        // There may be more than one batch.
+        self.look()
+    }
+
+    fn obey(&mut self, id: &str, control: Control) -> Result<()> {
+        match control {
+            Control::Stop => match std::mem::replace(&mut self.work, Work::Idle) {
+                Work::Turn(turn) => {
+                    eprintln!("Turn stopped");
+                    let claims: Vec<String> = turn.claims().map(|c| c.id.clone()).chain([id.to_owned()]).collect();
+                    let own = turn.destinations.own().clone();
+                    let note = Outbound::Text { text: "Stopped.".into(), files: Vec::new() };
+                    let rows = [turn.row(id::message(time::now()), own, &note)];
+                    self.work = Work::Stopping(turn.handle.stop());
+                    self.end_rows(&rows, &claims, AckStatus::Completed, None)
+                }
+                other => {
+                    self.work = other;
+                    self.write(|tx| tx.acknowledge([id], AckStatus::Completed, time::now()))
+                }
+            },
+        }
+    }
+
+    fn on_turn_event(&mut self, event: TurnEvent) -> Result<()> {
+        self.beat();
+        let Work::Turn(turn) = &mut self.work else { return Ok(()) };
+        match event {
+            TurnEvent::Activity => Ok(()),
+            TurnEvent::Init { continuation } => {
+                let key = continuation_key(self.provider.name());
+                self.write(|tx| tx.set_state(&key, &continuation, time::now()))
+            }
+            TurnEvent::Waiting { until } => {
+                if turn.silent_until.is_some_and(|declared| declared >= until) {
+                    return Ok(());
+                }
+                turn.silent_until = Some(until);
+                self.write(|tx| tx.set_container_state(&state("turn", Some(until)), time::now()))
+            }
+            TurnEvent::Send(outgoing) => self.send(outgoing),
+            TurnEvent::Result(result) => self.finish(result),
+            TurnEvent::Error(error) => self.fail(error),
+        }
+    }
+
+    fn on_turn_closed(&mut self) -> Result<()> {
+        if let Work::Turn(_) = self.work {
+            let sentence = "My provider broke off without an answer.".into();
+            return self.fail(TurnError { class: ErrorClass::Transient, sentence });
+        }
+        self.rest()
+    }
+
+    /// Writes what the agent sends in the middle of a turn.
+    fn send(&mut self, outgoing: Outgoing) -> Result<()> {
+        let Work::Turn(turn) = &mut self.work else { return Ok(()) };
+        let Outgoing { id, to, message } = outgoing;
+        let destinations = turn.destinations.clone();
+        let peer = to.as_deref().and_then(|name| destinations.by_name(name));
+        if let (Some(name), None) = (&to, peer) {
+            eprintln!("Message dropped reason=unknown-destination to={name:?}");
+            return Ok(());
+        }
+        match (&message, peer) {
+            (Outbound::Text { text, files }, Some(peer)) if files.is_empty() => turn.sent.text(&peer.name, text),
+            _ => turn.sent.other(),
+        }
+        let address = peer.map_or_else(|| destinations.own().clone(), |peer| destinations.address(peer));
+        let row = turn.row(id, address, &message);
+        let seen_seq = self.seen_seq;
+        self.write(|tx| tx.insert(&row, seen_seq, time::now()).map(drop))
+    }
+
+    /// A turn has ended well - unless the agent must be told that something was not sent.
+    fn finish(&mut self, result: TurnResult) -> Result<()> {
+        let Work::Turn(mut turn) = std::mem::replace(&mut self.work, Work::Idle) else { return Ok(()) };
+        turn.answered(result.follow_ups_taken);
+        let outcome = route(Reply::of(&result.texts), &turn.destinations, &turn.sent);
+        for message in outcome.sends {
+            turn.sent.text(&message.to, &message.text);
+            let row = turn.text_row(id::message(time::now()), message);
+            turn.outbox.push(row);
+        }
+        match (outcome.nudge, turn.nudge) {
+            (Some(note), Nudge::Unused) => return self.nudge(turn, note, result.continuation),
+            (Some(note), Nudge::Used) => eprintln!("Agent not told again note={note:?}"),
+            (None, _) => {}
+        }
+        let claims: Vec<String> = turn.given.claims.iter().map(|c| c.id.clone()).collect();
+        self.end_rows(&turn.outbox, &claims, AckStatus::Completed, result.continuation)?;
+        match Share::joined(turn.pushed) {
+            // They came too late for this turn, and are claimed already.
+            Some(late) => self.start_turn(late, turn.destinations),
+            None => self.rest(),
+        }
+    }
+
+    /// Tells the agent, in the same turn, what became of its answer.
+    fn nudge(&mut self, mut turn: Box<Turn>, note: String, continuation: Option<String>) -> Result<()> {
+        let continuation = match continuation {
+            Some(new) => Some(new),
+            None => self.continuation()?,
+        };
+        let prompt = Prompt { message_ids: Vec::new(), text: format!("A note from your runner: {note}") };
+        turn.handle = self.ask(prompt, &turn.destinations, continuation)?;
+        turn.nudge = Nudge::Used;
+        if let Some(late) = Share::joined(std::mem::take(&mut turn.pushed)) {
+            // A fresh turn has room for one. If it is gone already, nothing counts as answered.
+            turn.handle.push(late.prompt.clone());
+            turn.pushed.push(late);
+        }
+        self.work = Work::Turn(turn);
+        Ok(())
+    }
+
+    /// A turn has failed: once more without the continuation if that was at fault, else the user
+    /// is told.
+    fn fail(&mut self, error: TurnError) -> Result<()> {
+        let Work::Turn(mut turn) = std::mem::replace(&mut self.work, Work::Idle) else { return Ok(()) };
+        eprintln!("Turn failed class={:?} error={:?}", error.class, error.sentence);
+        if error.class == ErrorClass::StaleContinuation && turn.attempt == Attempt::Continued {
+            let shares = std::iter::once(turn.given.clone()).chain(std::mem::take(&mut turn.pushed));
+            if let Some(share) = Share::joined(shares) {
+                turn.given = share;
+            }
+            turn.handle = self.ask(turn.given.prompt.clone(), &turn.destinations, None)?;
+            turn.attempt = Attempt::Afresh;
+            self.work = Work::Turn(turn);
+            return Ok(());
+        }
+        let claims: Vec<String> = turn.claims().map(|c| c.id.clone()).collect();
+        // What was answered before a nudge is an answer all the same.
+        let status = if turn.outbox.is_empty() { AckStatus::Failed } else { AckStatus::Completed };
+        if turn.outbox.is_empty() {
+            let text = self.sentence(error);
+            let own = turn.destinations.own().clone();
+            let row = turn.row(id::message(time::now()), own, &Outbound::Text { text, files: Vec::new() });
+            turn.outbox.push(row);
+        }
+        self.end_rows(&turn.outbox, &claims, status, None)?;
+        self.rest()
+    }
+
+    fn sentence(&self, error: TurnError) -> String {
+        match error.class {
+            ErrorClass::Quota { reset } => format!(
+                "The model's limit is used up until {}. Please write again then.",
+                time::local(reset, &self.zone)
+            ),
+            _ => error.sentence,
+        }
+    }
+
+    /// The end of a turn in one transaction.
+    fn end_rows(
+        &mut self,
+        messages: &[NewMessageOut],
+        claims: &[String],
+        status: AckStatus,
+        continuation: Option<String>,
+    ) -> Result<()> {
+        let key = continuation_key(self.provider.name());
+        let seen_seq = self.seen_seq;
+        self.write(|tx| {
+            let now = time::now();
+            for message in messages {
+                tx.insert(message, seen_seq, now)?;
+            }
+            tx.acknowledge(claims.iter().map(String::as_str), status, now)?;
+            if let Some(continuation) = &continuation {
+                tx.set_state(&key, continuation, now)?;
+            }
+            tx.set_container_state(&state("idle", None), now)
+        })?;
+        self.beat();
+        Ok(())
+    }
+
+    /// No turn runs any more: what came meanwhile is next.
+    fn rest(&mut self) -> Result<()> {
+        self.work = Work::Idle;
+        self.idle_since = Instant::now();
+        memory::trim();
+        self.look()
+    }
+
+    /// Writes to our own database. The host's readers take short locks, so a busy file is tried
+    /// again; anything else is a fault.
+    fn write<T>(&mut self, f: impl Fn(&OutboundTx<'_>) -> rusqlite::Result<T>) -> Result<T> {
+        let mut tries = 1;
+        loop {
+            match self.outbound.write(&f) {
+                Err(e) if is_transient(&e) && tries < MAX_WRITE_TRIES => tries += 1,
+                result => return result.with_context(|| format!("write {}", self.dir.outbound_db().display())),
+            }
+        }
+    }
+
+    /// Touches the heartbeat, at most once a second. A failure costs nothing but the sign of life.
+    fn beat(&mut self) {
+        if self.heartbeat_at.is_some_and(|at| at.elapsed() < HEARTBEAT_STEP) {
+            return;
+        }
+        self.heartbeat_at = Some(Instant::now());
+        if let Err(e) = touch_heartbeat(&self.dir, time::now()) {
+            eprintln!("Heartbeat not touched error={e}");
+        }
+    }
+}
+
+fn read_destinations(view: &InboundView) -> rusqlite::Result<Destinations> {
+    let routing = view.routing()?;
+    let thread = match (&routing.channel_type, &routing.platform_id) {
+        (Some(channel), Some(platform)) => view.latest_thread(channel, platform)?,
+        _ => None,
+    };
+    Ok(Destinations::new(view.destinations()?, routing, thread))
+}
+
+fn state(phase: &str, silent_until: Option<jiff::Timestamp>) -> ContainerState {
+    ContainerState { phase: Some(phase.into()), silent_until, ..ContainerState::default() }
+}

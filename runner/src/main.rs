@@ -1,0 +1,104 @@
+//! `nanoclaw-runner`: the agent runner that lives in a container.
+//!
+//! Arguments and exit codes are here, and errors are printed once, here. 0: it was idle for long
+//! enough, or was told to leave; 1: a fault; 2: wrong arguments. Stderr is the container's log.
+//!
+//! In reading order: [`agent`] is the loop, on the main thread; [`watcher`] tells it to look,
+//! [`batch`] chooses rows, [`prompt`] renders them, a [`provider`] answers on a thread of its own,
+//! [`reply`] takes the answer apart and [`destinations`] says where it goes. What is absent: any
+//! write outside of `/workspace/out`, and any knowledge of keys.
+
+mod agent;
+mod batch;
+mod destinations;
+mod gateway;
+mod id;
+mod memory;
+mod probe;
+mod prompt;
+mod provider;
+mod reply;
+mod time;
+mod turn;
+mod watcher;
+
+use std::env;
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::{Context, Result};
+use nanoclaw_session::layout::{CONTAINER_WORKSPACE, SessionDir};
+
+use crate::agent::{Agent, Environment};
+use crate::gateway::Gateway;
+
+const USAGE: &str = "\
+usage: nanoclaw-runner run [--workspace DIR]     answer what arrives in a session folder
+       nanoclaw-runner probe [--workspace DIR]   say whether this container is set up right
+       nanoclaw-runner --version | --help
+The folder is /workspace unless said otherwise.";
+
+enum Command {
+    Run(SessionDir),
+    Probe(SessionDir),
+    Version,
+    Help,
+}
+
+fn main() -> ExitCode {
+    let command = match parse(env::args_os().skip(1)) {
+        Ok(command) => command,
+        Err(problem) => {
+            eprintln!("error: {problem}\n{USAGE}");
+            return ExitCode::from(2);
+        }
+    };
+    memory::limit_arenas();
+    execute(command).unwrap_or_else(|e| {
+        eprintln!("error: {e:#}");
+        ExitCode::FAILURE
+    })
+}
+
+fn execute(command: Command) -> Result<ExitCode> {
+    match command {
+        Command::Run(dir) => Agent::start(dir, environment())?.run()?,
+        Command::Probe(dir) => {
+            let report = probe::probe(&dir);
+            println!("{}", serde_json::to_string(&report).context("print the report")?);
+            return Ok(if report.ok { ExitCode::SUCCESS } else { ExitCode::FAILURE });
+        }
+        Command::Version => println!("nanoclaw-runner {}", env!("CARGO_PKG_VERSION")),
+        Command::Help => println!("{USAGE}"),
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, String> {
+    let mut arguments = arguments.into_iter();
+    let name = arguments.next().ok_or("a command is missing")?;
+    let command: fn(SessionDir) -> Command = match name.to_str() {
+        Some("run") => Command::Run,
+        Some("probe") => Command::Probe,
+        Some("--version" | "-V") => return Ok(Command::Version),
+        Some("--help" | "-h") => return Ok(Command::Help),
+        _ => return Err(format!("unknown command {name:?}")),
+    };
+    let mut workspace = PathBuf::from(CONTAINER_WORKSPACE);
+    while let Some(option) = arguments.next() {
+        match option.to_str() {
+            Some("--workspace") => workspace = arguments.next().ok_or("--workspace needs a folder")?.into(),
+            _ => return Err(format!("unknown argument {option:?}")),
+        }
+    }
+    Ok(command(SessionDir::new(workspace)))
+}
+
+fn environment() -> Environment {
+    let text = |name| env::var(name).ok().filter(|value| !value.is_empty());
+    Environment {
+        zone: text("TZ"),
+        gateway: Gateway::new(text("NANOCLAW_GATEWAY").as_deref(), text("NANOCLAW_GATEWAY_TOKEN")),
+    }
+}

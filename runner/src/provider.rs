@@ -1,0 +1,250 @@
+//! What answers: the seam between the agent loop and a model. Nothing else in the runner knows
+//! which provider is in use.
+//!
+//! A turn runs on a thread of its own and talks over two bounded channels: events come out,
+//! follow-ups go in. It ends with exactly one [`TurnEvent::Result`] or [`TurnEvent::Error`],
+//! unless it is stopped: then it just ends, within two seconds, and the closed channel says so.
+//! A provider retries what is transient by itself and declares how long it may be silent.
+
+pub mod anthropic;
+pub mod demo;
+pub mod missing;
+
+use std::io;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError, TrySendError, bounded};
+use jiff::Timestamp;
+use nanoclaw_session::config::ContainerConfig;
+use nanoclaw_session::content::Outbound;
+use nanoclaw_session::layout::SessionDir;
+
+use crate::gateway::Gateway;
+
+/// Stack of every thread of the runner but the first.
+pub const STACK_BYTES: usize = 256 * 1024;
+/// Events a turn may be ahead of the agent.
+const MAX_EVENTS_AHEAD: usize = 64;
+/// Follow-ups that wait in a turn; further ones wait in `inbound.db`.
+const MAX_FOLLOW_UPS_WAITING: usize = 16;
+
+/// Text for the model, and the rows it was made of.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Prompt {
+    /// Ids of inbound rows; a provider that keeps a history uses them to know a prompt that is
+    /// asked again after a crash. Empty for what the runner itself says.
+    pub message_ids: Vec<String>,
+    pub text: String,
+}
+
+/// What a turn starts with.
+#[derive(Debug, Clone)]
+pub struct TurnRequest {
+    pub prompt: Prompt,
+    pub system: String,
+    /// What an earlier turn of this provider handed out; `None` starts a new conversation.
+    pub continuation: Option<String>,
+}
+
+/// What a turn reports.
+#[derive(Debug)]
+pub enum TurnEvent {
+    /// The conversation's continuation, as soon as it is known.
+    Init {
+        continuation: String,
+    },
+    /// Something arrived, such as a piece of the answer: the turn makes progress.
+    Activity,
+    /// No news is to be expected before `until`.
+    Waiting {
+        until: Timestamp,
+    },
+    /// Something is sent in the middle of the turn.
+    Send(Outgoing),
+    Result(TurnResult),
+    Error(TurnError),
+}
+
+/// A message sent in the middle of a turn.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Outgoing {
+    /// The id of its row; files lie in the outbox under this id.
+    pub id: String,
+    /// The destination's name; `None` is the session's own chat.
+    pub to: Option<String>,
+    pub message: Outbound,
+}
+
+/// How a turn ended well.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TurnResult {
+    /// The final texts, one for each answer given in the turn.
+    pub texts: Vec<String>,
+    /// How many of the follow-ups were answered. The others came too late.
+    pub follow_ups_taken: usize,
+    /// What the next turn continues, when that changed.
+    pub continuation: Option<String>,
+}
+
+/// How a turn failed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TurnError {
+    pub class: ErrorClass,
+    /// For the user: one plain sentence.
+    pub sentence: String,
+}
+
+/// What a failure means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ErrorClass {
+    /// It went on for longer than the provider is willing to wait.
+    Transient,
+    /// A limit is used up until then.
+    Quota { reset: Timestamp },
+    /// The key is wrong or may not do this.
+    Auth,
+    /// The same request will never succeed.
+    InvalidRequest,
+    /// The continuation leads nowhere; without it, the turn may well succeed.
+    StaleContinuation,
+    /// The model declined.
+    Refused,
+}
+
+/// A source of answers.
+pub trait Provider {
+    /// Its name in `container.json`, and the key of its continuation.
+    fn name(&self) -> &str;
+
+    /// Starts a turn.
+    ///
+    /// # Errors
+    /// No thread could be started.
+    fn start(&self, request: TurnRequest) -> io::Result<TurnHandle>;
+}
+
+/// The provider that `container.json` names.
+pub fn named(config: &ContainerConfig, dir: &SessionDir, gateway: Gateway) -> Box<dyn Provider> {
+    match config.provider.trim().to_lowercase().as_str() {
+        demo::NAME => Box::new(demo::Demo::new(dir.clone())),
+        anthropic::NAME => Box::new(anthropic::Anthropic::new(gateway, config.model.clone(), dir)),
+        _ => Box::new(missing::Missing::new(&config.provider, &[demo::NAME, anthropic::NAME])),
+    }
+}
+
+/// The agent's end of a running turn.
+pub struct TurnHandle {
+    follow_ups: Sender<Prompt>,
+    events: Receiver<TurnEvent>,
+    interrupt: Box<dyn FnOnce() + Send>,
+}
+
+impl TurnHandle {
+    /// Hands a follow-up to the running turn; false when it takes none any more, or not now.
+    pub fn push(&self, prompt: Prompt) -> bool {
+        match self.follow_ups.try_send(prompt) {
+            Ok(()) => true,
+            Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => false,
+        }
+    }
+
+    pub fn events(&self) -> &Receiver<TurnEvent> {
+        &self.events
+    }
+
+    /// Ends the turn. The channel that is returned closes when the thread is gone.
+    pub fn stop(self) -> Receiver<TurnEvent> {
+        drop(self.follow_ups);
+        (self.interrupt)();
+        self.events
+    }
+}
+
+/// The turn was stopped, or the agent is gone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stopped;
+
+/// The provider's end of a turn.
+pub struct TurnPort {
+    events: Sender<TurnEvent>,
+    follow_ups: Receiver<Prompt>,
+    waiting: Vec<Prompt>,
+    taken: usize,
+}
+
+impl TurnPort {
+    /// # Errors
+    /// [`Stopped`].
+    pub fn emit(&self, event: TurnEvent) -> Result<(), Stopped> {
+        self.events.send(event).map_err(|_| Stopped)
+    }
+
+    /// Waits for `pause`; follow-ups that come meanwhile are kept.
+    ///
+    /// # Errors
+    /// [`Stopped`], at once.
+    pub fn wait(&mut self, pause: Duration) -> Result<(), Stopped> {
+        let until = Instant::now() + pause;
+        loop {
+            match self.follow_ups.recv_deadline(until) {
+                Ok(prompt) => self.waiting.push(prompt),
+                Err(RecvTimeoutError::Timeout) => return Ok(()),
+                Err(RecvTimeoutError::Disconnected) => return Err(Stopped),
+            }
+        }
+    }
+
+    /// The follow-ups that came since the last call. They count as answered by this turn.
+    ///
+    /// # Errors
+    /// [`Stopped`].
+    pub fn take_follow_ups(&mut self) -> Result<Vec<Prompt>, Stopped> {
+        self.check()?;
+        self.taken += self.waiting.len();
+        Ok(std::mem::take(&mut self.waiting))
+    }
+
+    /// # Errors
+    /// [`Stopped`], if so.
+    pub fn check(&mut self) -> Result<(), Stopped> {
+        loop {
+            match self.follow_ups.try_recv() {
+                Ok(prompt) => self.waiting.push(prompt),
+                Err(TryRecvError::Empty) => return Ok(()),
+                Err(TryRecvError::Disconnected) => return Err(Stopped),
+            }
+        }
+    }
+
+    /// Ends the turn well.
+    ///
+    /// # Errors
+    /// [`Stopped`].
+    pub fn finish(self, texts: Vec<String>, continuation: Option<String>) -> Result<(), Stopped> {
+        self.emit(TurnEvent::Result(TurnResult { texts, follow_ups_taken: self.taken, continuation }))
+    }
+
+    /// Ends the turn badly.
+    ///
+    /// # Errors
+    /// [`Stopped`].
+    pub fn fail(self, error: TurnError) -> Result<(), Stopped> {
+        self.emit(TurnEvent::Error(error))
+    }
+}
+
+/// Runs `turn` on a thread. `interrupt` ends a wait of its that is not on the port.
+fn spawn(
+    interrupt: impl FnOnce() + Send + 'static,
+    turn: impl FnOnce(TurnPort) -> Result<(), Stopped> + Send + 'static,
+) -> io::Result<TurnHandle> {
+    let (events, agent_events) = bounded(MAX_EVENTS_AHEAD);
+    let (agent_follow_ups, follow_ups) = bounded(MAX_FOLLOW_UPS_WAITING);
+    let port = TurnPort { events, follow_ups, waiting: Vec::new(), taken: 0 };
+    thread::Builder::new().name("turn".into()).stack_size(STACK_BYTES).spawn(move || {
+        // A stopped turn ends like any other: by closing its channel.
+        let (Ok(()) | Err(Stopped)) = turn(port);
+    })?;
+    Ok(TurnHandle { follow_ups: agent_follow_ups, events: agent_events, interrupt: Box::new(interrupt) })
+}

@@ -1,0 +1,125 @@
+//! A running turn, as the agent keeps it: which rows it answers, what it has sent, what it may
+//! still do. Values only; the agent does the effects.
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use nanoclaw_session::content::Outbound;
+use nanoclaw_session::row::{Address, MessageIn, NewMessageOut};
+
+use crate::destinations::{Destinations, same_chat};
+use crate::provider::{Prompt, TurnHandle};
+use crate::reply::{Addressed, Sent};
+
+/// What a turn must remember of a row it has claimed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Claim {
+    pub id: String,
+    pub address: Address,
+}
+
+/// Rows that were handed over as one prompt.
+#[derive(Debug, Clone)]
+pub struct Share {
+    pub claims: Vec<Claim>,
+    pub prompt: Prompt,
+}
+
+impl Share {
+    /// `text` is the rendering of `rows`.
+    pub fn new(rows: &[MessageIn], text: String) -> Share {
+        Share {
+            claims: rows.iter().map(|row| Claim { id: row.id.clone(), address: row.address.clone() }).collect(),
+            prompt: Prompt { message_ids: rows.iter().map(|row| row.id.clone()).collect(), text },
+        }
+    }
+
+    /// Several shares as one, in order; `None` when there is none.
+    pub fn joined(shares: impl IntoIterator<Item = Share>) -> Option<Share> {
+        shares.into_iter().reduce(|mut all, next| {
+            all.claims.extend(next.claims);
+            all.prompt.message_ids.extend(next.prompt.message_ids);
+            all.prompt.text.push_str("\n\n");
+            all.prompt.text.push_str(&next.prompt.text);
+            all
+        })
+    }
+}
+
+/// Whether the agent may still be told something in this turn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Nudge {
+    Unused,
+    Used,
+}
+
+/// What the provider was asked to continue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Attempt {
+    /// The stored continuation.
+    Continued,
+    /// Nothing: the stored one led nowhere.
+    Afresh,
+}
+
+/// One turn, from claim to acknowledgement.
+pub struct Turn {
+    pub handle: TurnHandle,
+    /// What the provider has been given.
+    pub given: Share,
+    /// Follow-ups pushed into it, not known to be answered yet.
+    pub pushed: Vec<Share>,
+    pub destinations: Arc<Destinations>,
+    pub sent: Sent,
+    /// What the turn's end will send.
+    pub outbox: Vec<NewMessageOut>,
+    pub nudge: Nudge,
+    pub attempt: Attempt,
+    /// Until when the provider has declared silence.
+    pub silent_until: Option<Timestamp>,
+}
+
+impl Turn {
+    /// A turn that has just been started with `given`.
+    pub fn new(handle: TurnHandle, given: Share, destinations: Arc<Destinations>) -> Turn {
+        Turn {
+            handle,
+            given,
+            pushed: Vec::new(),
+            destinations,
+            sent: Sent::default(),
+            outbox: Vec::new(),
+            nudge: Nudge::Unused,
+            attempt: Attempt::Continued,
+            silent_until: None,
+        }
+    }
+
+    /// Every row this turn has claimed.
+    pub fn claims(&self) -> impl DoubleEndedIterator<Item = &Claim> {
+        self.given.claims.iter().chain(self.pushed.iter().flat_map(|share| &share.claims))
+    }
+
+    /// The first `answered` of the pushed shares were answered: they belong to the turn's own rows.
+    pub fn answered(&mut self, answered: usize) {
+        let answered = self.pushed.drain(..answered.min(self.pushed.len())).collect::<Vec<_>>();
+        for share in answered {
+            self.given.claims.extend(share.claims);
+        }
+    }
+
+    /// The row for a text to a destination of this turn.
+    pub fn text_row(&self, id: String, message: Addressed) -> NewMessageOut {
+        let address = self.destinations.by_name(&message.to).map(|peer| self.destinations.address(peer));
+        let address = address.unwrap_or_else(|| self.destinations.own().clone());
+        self.row(id, address, &Outbound::Text { text: message.text, files: Vec::new() })
+    }
+
+    /// A row to `address`, in reply to the latest row that came from there, else to the latest.
+    pub fn row(&self, id: String, address: Address, message: &Outbound) -> NewMessageOut {
+        let from_there = self.claims().rfind(|claim| same_chat(&claim.address, &address));
+        let in_reply_to = from_there.or_else(|| self.claims().next_back()).map(|claim| claim.id.clone());
+        let (kind, content) = message.to_row();
+        NewMessageOut { id, in_reply_to, deliver_after: None, kind, address, content }
+    }
+}

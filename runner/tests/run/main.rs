@@ -1,0 +1,10 @@
+//! The real `nanoclaw-runner` on real session folders, without a container.
+
+mod anthropic;
+#[path = "../support/messages_api.rs"]
+mod messages_api;
+mod session;
+
+mod commands;
+mod lifecycle;
+mod turns;

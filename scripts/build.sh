@@ -1,0 +1,26 @@
+#!/usr/bin/env bash
+# Builds the release binaries: the host, and the runner as one static file next to it, where the host looks for it.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+# shellcheck source=scripts/lib.sh
+. scripts/lib.sh
+
+PATH="${CARGO_HOME:-$HOME/.cargo}/bin:$PATH"
+target=${CARGO_TARGET_DIR:-target}
+triple=$(rustc -vV | sed -n 's/^host: //p')
+
+say "building the host"
+cargo build --release --locked --package nanoclaw
+say "building the runner, static"
+# Static, for it is mounted into any image. With an explicit --target, cargo keeps these flags off build scripts.
+RUSTFLAGS="${RUSTFLAGS-} -C target-feature=+crt-static" \
+    cargo build --release --locked --package nanoclaw-runner --target "$triple"
+built=$target/$triple/release/nanoclaw-runner
+if readelf --program-headers "$built" | grep -q INTERP; then
+    die "$built is not static"
+fi
+if ! cmp -s "$built" "$target/release/nanoclaw-runner"; then
+    # By rename: running containers keep the file they have mounted.
+    cp "$built" "$target/release/nanoclaw-runner.new"
+    mv "$target/release/nanoclaw-runner.new" "$target/release/nanoclaw-runner"
+fi

@@ -1,0 +1,489 @@
+//! What the `content` column means, on both sides.
+//!
+//! Content is JSON written by programs of different ages, so reading is lenient: a field of the
+//! wrong type counts as absent, and content that is not JSON at all is plain text. A row is
+//! never lost because of its content. Writing is strict: the types below are what we produce.
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
+
+use crate::row::{InKind, OutKind};
+
+/// What a row of `messages_in` says.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Inbound {
+    Chat(ChatIn),
+    Task(TaskIn),
+    Webhook(WebhookIn),
+    System(SystemIn),
+}
+
+/// A message from a person (or a note from the host, sender `system`).
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ChatIn {
+    pub text: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sender: Option<String>,
+    /// Namespaced user id, `<channel>:<handle>`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sender_id: Option<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub attachments: Vec<Attachment>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reply_to: Option<Quote>,
+    /// A later version of a message that was already delivered.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub edited: bool,
+}
+
+/// A file that came with a message.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Attachment {
+    pub name: String,
+    #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
+    pub kind: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mime_type: Option<String>,
+    /// bytes
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub size: Option<u64>,
+    /// Relative to the workspace; absent when the file could not be fetched.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub local_path: Option<String>,
+}
+
+/// The message a reply quotes.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
+pub struct Quote {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub id: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sender: Option<String>,
+    pub text: String,
+}
+
+/// A scheduled prompt.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
+pub struct TaskIn {
+    pub prompt: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub script: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub timezone: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub missed: Option<String>,
+}
+
+/// An event from outside.
+#[derive(Debug, Clone, PartialEq, Default, Serialize)]
+pub struct WebhookIn {
+    pub source: String,
+    pub event: String,
+    pub payload: Value,
+}
+
+/// A row that is never part of a prompt.
+#[derive(Debug, Clone, PartialEq)]
+pub enum SystemIn {
+    /// The answer a waiting tool of this question waits for.
+    QuestionResponse { question_id: String, answer: Value },
+    /// Obeyed at once by the runner.
+    Control(Control),
+    /// Anything else: skipped.
+    Unknown,
+}
+
+/// What a control row asks of the runner.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Control {
+    /// Cancel the running turn.
+    Stop,
+}
+
+impl Control {
+    /// The content of the control row.
+    pub fn to_json(self) -> String {
+        let action = match self {
+            Control::Stop => "stop",
+        };
+        json!({"type": "control", "action": action}).to_string()
+    }
+}
+
+impl Inbound {
+    /// Reads a row's content. Never fails: see the module's rule.
+    pub fn parse(kind: InKind, content: &str) -> Inbound {
+        let value = serde_json::from_str::<Value>(content).unwrap_or(Value::Null);
+        let object = value.as_object();
+        match kind {
+            InKind::Chat | InKind::ChatSdk => Inbound::Chat(match object {
+                Some(o) => ChatIn::from_object(o),
+                None => ChatIn { text: plain(&value, content), ..ChatIn::default() },
+            }),
+            InKind::Task => Inbound::Task(match object {
+                Some(o) => TaskIn {
+                    prompt: text(o, "prompt").or_else(|| text(o, "text")).unwrap_or_default(),
+                    script: text(o, "script"),
+                    timezone: text(o, "timezone"),
+                    missed: text(o, "missed"),
+                },
+                None => TaskIn { prompt: plain(&value, content), ..TaskIn::default() },
+            }),
+            InKind::Webhook => Inbound::Webhook(match object {
+                Some(o) => WebhookIn {
+                    source: text(o, "source").unwrap_or_else(|| "unknown".into()),
+                    event: text(o, "event").unwrap_or_else(|| "unknown".into()),
+                    payload: o.get("payload").cloned().unwrap_or(Value::Null),
+                },
+                None => WebhookIn {
+                    source: "unknown".into(),
+                    event: "unknown".into(),
+                    payload: Value::String(content.to_owned()),
+                },
+            }),
+            InKind::System => Inbound::System(object.map_or(SystemIn::Unknown, SystemIn::from_object)),
+        }
+    }
+}
+
+impl ChatIn {
+    /// The content column of this message.
+    pub fn to_json(&self) -> String {
+        serde_json::to_string(self).expect("strings and numbers always serialise")
+    }
+
+    fn from_object(o: &Map<String, Value>) -> ChatIn {
+        let author = o.get("author").and_then(Value::as_object);
+        let of_author = |keys: [&str; 2]| author.and_then(|a| keys.iter().find_map(|k| text(a, k)));
+        ChatIn {
+            text: text(o, "text").unwrap_or_default(),
+            sender: text(o, "sender").or_else(|| of_author(["fullName", "userName"])),
+            sender_id: text(o, "senderId").or_else(|| of_author(["userId", "id"])),
+            attachments: o
+                .get("attachments")
+                .and_then(Value::as_array)
+                .map(|list| list.iter().filter_map(Value::as_object).map(Attachment::from_object).collect())
+                .unwrap_or_default(),
+            reply_to: o.get("replyTo").and_then(Value::as_object).map(|q| Quote {
+                id: text(q, "id"),
+                sender: text(q, "sender"),
+                text: text(q, "text").unwrap_or_default(),
+            }),
+            edited: o.get("edited").and_then(Value::as_bool).unwrap_or(false),
+        }
+    }
+}
+
+impl Attachment {
+    fn from_object(o: &Map<String, Value>) -> Attachment {
+        Attachment {
+            name: text(o, "name").or_else(|| text(o, "filename")).unwrap_or_else(|| "file".into()),
+            kind: text(o, "type"),
+            mime_type: text(o, "mimeType"),
+            size: o.get("size").and_then(Value::as_u64),
+            local_path: text(o, "localPath"),
+        }
+    }
+}
+
+impl TaskIn {
+    /// The content column of this task.
+    pub fn to_json(&self) -> String {
+        serde_json::to_string(self).expect("strings always serialise")
+    }
+}
+
+impl SystemIn {
+    fn from_object(o: &Map<String, Value>) -> SystemIn {
+        match (text(o, "type").as_deref(), text(o, "action").as_deref()) {
+            (Some("control"), Some("stop")) => SystemIn::Control(Control::Stop),
+            (Some("question_response"), _) => match text(o, "questionId") {
+                Some(question_id) => SystemIn::QuestionResponse {
+                    question_id,
+                    answer: o.get("result").or_else(|| o.get("selectedOption")).cloned().unwrap_or(Value::Null),
+                },
+                None => SystemIn::Unknown,
+            },
+            _ => SystemIn::Unknown,
+        }
+    }
+}
+
+/// What a row of `messages_out` asks for.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Outbound {
+    Text {
+        text: String,
+        /// Names in `outbox/<message id>/`.
+        files: Vec<String>,
+    },
+    /// Replace the text of an earlier message, named by the seq the agent saw.
+    Edit {
+        message_id: String,
+        text: String,
+    },
+    Reaction {
+        message_id: String,
+        emoji: String,
+    },
+    Question(Question),
+    Card {
+        card: Value,
+        fallback_text: String,
+    },
+    /// `kind = system`: something the host does for the agent.
+    Action {
+        name: String,
+        arguments: Map<String, Value>,
+    },
+    /// Understood as JSON, but not as anything we know: an error for the agent, never "sent".
+    Invalid(&'static str),
+}
+
+/// A question with buttons.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Question {
+    pub question_id: String,
+    pub title: String,
+    #[serde(default)]
+    pub question: String,
+    pub options: Vec<QuestionOption>,
+}
+
+/// One button: what it says, what it says once chosen, what the agent gets.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct QuestionOption {
+    pub label: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub selected_label: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub value: Option<String>,
+}
+
+impl Outbound {
+    /// Reads what an agent wrote. Not JSON: plain text. JSON we do not know: [`Outbound::Invalid`].
+    pub fn parse(kind: OutKind, content: &str) -> Outbound {
+        let value = serde_json::from_str::<Value>(content).unwrap_or(Value::Null);
+        let Some(o) = value.as_object() else {
+            return match kind {
+                OutKind::System => Outbound::Invalid("a system row without a JSON object"),
+                OutKind::Chat | OutKind::ChatSdk => Outbound::Text { text: plain(&value, content), files: Vec::new() },
+            };
+        };
+        if kind == OutKind::System {
+            return match text(o, "action") {
+                Some(name) => Outbound::Action { name, arguments: o.clone() },
+                None => Outbound::Invalid("a system row without an action"),
+            };
+        }
+        match (text(o, "operation").as_deref(), text(o, "type").as_deref()) {
+            (Some("edit"), _) => match (reference(o), text(o, "text")) {
+                (Some(message_id), Some(text)) => Outbound::Edit { message_id, text },
+                _ => Outbound::Invalid("an edit needs messageId and text"),
+            },
+            (Some("reaction"), _) => match (reference(o), text(o, "emoji")) {
+                (Some(message_id), Some(emoji)) => Outbound::Reaction { message_id, emoji },
+                _ => Outbound::Invalid("a reaction needs messageId and emoji"),
+            },
+            (Some(_), _) => Outbound::Invalid("an unknown operation (known: edit, reaction)"),
+            (None, Some("ask_question")) => match serde_json::from_value::<Question>(value) {
+                Ok(q) if !q.title.is_empty() && !q.options.is_empty() => Outbound::Question(q),
+                _ => Outbound::Invalid("a question needs questionId, a title and options"),
+            },
+            (None, Some("card")) => match o.get("card") {
+                Some(card) => {
+                    Outbound::Card { card: card.clone(), fallback_text: text(o, "fallbackText").unwrap_or_default() }
+                }
+                None => Outbound::Invalid("a card needs a card"),
+            },
+            (None, _) => {
+                let files: Vec<String> = o
+                    .get("files")
+                    .and_then(Value::as_array)
+                    .map(|list| list.iter().filter_map(Value::as_str).map(str::to_owned).collect())
+                    .unwrap_or_default();
+                match text(o, "text").or_else(|| text(o, "markdown")) {
+                    Some(text) => Outbound::Text { text, files },
+                    None if !files.is_empty() => Outbound::Text { text: String::new(), files },
+                    None => Outbound::Invalid("a message needs text or files"),
+                }
+            }
+        }
+    }
+
+    /// The row's kind and content column.
+    pub fn to_row(&self) -> (OutKind, String) {
+        let value = match self {
+            Outbound::Text { text, files } if files.is_empty() => json!({"text": text}),
+            Outbound::Text { text, files } => json!({"text": text, "files": files}),
+            Outbound::Edit { message_id, text } => {
+                json!({"operation": "edit", "messageId": message_id, "text": text})
+            }
+            Outbound::Reaction { message_id, emoji } => {
+                json!({"operation": "reaction", "messageId": message_id, "emoji": emoji})
+            }
+            Outbound::Question(q) => {
+                let mut value = serde_json::to_value(q).expect("strings always serialise");
+                value["type"] = "ask_question".into();
+                value
+            }
+            Outbound::Card { card, fallback_text } => {
+                json!({"type": "card", "card": card, "fallbackText": fallback_text})
+            }
+            Outbound::Action { name, arguments } => {
+                let mut arguments = arguments.clone();
+                arguments.insert("action".into(), Value::from(name.as_str()));
+                return (OutKind::System, Value::Object(arguments).to_string());
+            }
+            Outbound::Invalid(why) => json!({"text": format!("(unreadable message: {why})")}),
+        };
+        (OutKind::Chat, value.to_string())
+    }
+}
+
+fn text(o: &Map<String, Value>, key: &str) -> Option<String> {
+    o.get(key).and_then(Value::as_str).map(str::to_owned)
+}
+
+/// `messageId` as the agent wrote it: `5`, `"5"` or `"#5"`.
+fn reference(o: &Map<String, Value>) -> Option<String> {
+    match o.get("messageId")? {
+        Value::String(s) => Some(s.trim_start_matches('#').to_owned()),
+        Value::Number(n) => Some(n.to_string()),
+        _ => None,
+    }
+}
+
+/// Content that is not an object: a JSON string means itself, anything else its own text.
+fn plain(value: &Value, content: &str) -> String {
+    value.as_str().unwrap_or(content).to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn chat(content: &str) -> ChatIn {
+        match Inbound::parse(InKind::Chat, content) {
+            Inbound::Chat(chat) => chat,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn chat_round_trips() {
+        let message = ChatIn {
+            text: "hi".into(),
+            sender: Some("Ann".into()),
+            sender_id: Some("telegram:7".into()),
+            attachments: vec![Attachment {
+                name: "a.png".into(),
+                kind: Some("image".into()),
+                mime_type: Some("image/png".into()),
+                size: Some(9),
+                local_path: Some("inbox/1/a.png".into()),
+            }],
+            reply_to: Some(Quote { id: Some("3".into()), sender: None, text: "q".into() }),
+            edited: true,
+        };
+        assert_eq!(chat(&message.to_json()), message);
+    }
+
+    #[test]
+    fn unparseable_content_is_plain_text() {
+        assert_eq!(chat("not json").text, "not json");
+        assert_eq!(chat("\"quoted\"").text, "quoted");
+        assert_eq!(chat("[1]").text, "[1]");
+        assert_eq!(Outbound::parse(OutKind::Chat, "hello {"), Outbound::Text { text: "hello {".into(), files: vec![] });
+    }
+
+    #[test]
+    fn fields_of_the_wrong_type_count_as_absent() {
+        let c = chat(r#"{"text":"t","sender":4,"attachments":[{"name":"n","mimeType":{}},7],"replyTo":"x"}"#);
+        assert_eq!(c.sender, None);
+        assert_eq!(c.attachments.len(), 1);
+        assert_eq!(c.attachments[0].mime_type, None);
+        assert_eq!(c.reply_to, None);
+    }
+
+    #[test]
+    fn a_chat_sdk_author_is_the_sender() {
+        let Inbound::Chat(c) =
+            Inbound::parse(InKind::ChatSdk, r#"{"text":"t","author":{"fullName":"Ann","userId":"7"}}"#)
+        else {
+            panic!()
+        };
+        assert_eq!((c.sender.as_deref(), c.sender_id.as_deref()), (Some("Ann"), Some("7")));
+    }
+
+    #[test]
+    fn a_control_row_is_a_control() {
+        assert_eq!(
+            Inbound::parse(InKind::System, &Control::Stop.to_json()),
+            Inbound::System(SystemIn::Control(Control::Stop))
+        );
+        assert_eq!(Inbound::parse(InKind::System, "garbage"), Inbound::System(SystemIn::Unknown));
+    }
+
+    #[test]
+    fn outbound_round_trips() {
+        let question = Question {
+            question_id: "q1".into(),
+            title: "Which?".into(),
+            question: "?".into(),
+            options: vec![QuestionOption { label: "A".into(), selected_label: None, value: Some("a".into()) }],
+        };
+        for out in [
+            Outbound::Text { text: "t".into(), files: vec![] },
+            Outbound::Text { text: String::new(), files: vec!["f".into()] },
+            Outbound::Edit { message_id: "5".into(), text: "t".into() },
+            Outbound::Reaction { message_id: "5".into(), emoji: "👍".into() },
+            Outbound::Question(question),
+            Outbound::Card { card: json!({"title": "x"}), fallback_text: "f".into() },
+        ] {
+            let (kind, content) = out.to_row();
+            assert_eq!(Outbound::parse(kind, &content), out);
+        }
+    }
+
+    #[test]
+    fn what_is_not_understood_is_invalid_and_not_text() {
+        for bad in [
+            r#"{"operation":"explode"}"#,
+            r#"{"operation":"edit","messageId":5}"#,
+            r#"{"type":"ask_question","questionId":"q","options":[{"label":"a"}]}"#,
+            r#"{"nothing":1}"#,
+        ] {
+            assert!(matches!(Outbound::parse(OutKind::Chat, bad), Outbound::Invalid(_)), "{bad}");
+        }
+        assert!(matches!(Outbound::parse(OutKind::System, "text"), Outbound::Invalid(_)));
+    }
+
+    #[test]
+    fn a_message_reference_may_be_written_three_ways() {
+        for id in ["5", "\"5\"", "\"#5\""] {
+            let content = format!(r#"{{"operation":"reaction","messageId":{id},"emoji":"x"}}"#);
+            assert_eq!(
+                Outbound::parse(OutKind::Chat, &content),
+                Outbound::Reaction { message_id: "5".into(), emoji: "x".into() }
+            );
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_content_panics_or_is_lost(content in ".{0,80}") {
+            for kind in InKind::ALL {
+                let _parsed = Inbound::parse(kind, &content);
+            }
+            if serde_json::from_str::<Value>(&content).is_err() {
+                prop_assert_eq!(chat(&content).text, content);
+            }
+        }
+    }
+}

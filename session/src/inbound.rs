@@ -1,0 +1,436 @@
+//! `inbound.db`: written by the host alone, read by the container.
+//!
+//! Neither side keeps it open (rule 2). The host opens it for one write or one look
+//! ([`InboundDb`]); the runner opens it fresh and read-only for every look ([`reader`]). What
+//! the host must remember about a container's rows lives here too, because each file has one
+//! writer (rule 3): `delivered`, `delivery_attempts` and `delivery_cursor`.
+
+pub mod reader;
+
+use jiff::Timestamp;
+use rusqlite::{Connection, OptionalExtension, Row, Transaction, TransactionBehavior, params};
+
+use crate::database::{self, Side};
+use crate::layout::{SessionDir, journal_of};
+use crate::row::{Address, Audience, DeliveryStatus, Destination, InStatus, MessageIn, NewMessageIn, Trigger};
+use crate::time::{format_utc, parse_utc};
+
+pub use crate::database::{Durability, is_transient};
+
+/// Marks a file whose additions were made; ours, kept in `PRAGMA user_version`.
+const REVISION: i64 = 1;
+
+/// Most versions of one message id that are kept. Platforms repeat and edit; nobody edits a
+/// message a thousand times.
+const MAX_VERSIONS_OF_AN_ID: u32 = 1_000;
+
+/// Most unfinished rows one look returns; the rest is seen once these are finished.
+const MAX_UNFINISHED_ROWS: u32 = 10_000;
+
+const SCHEMA: &str = "
+CREATE TABLE IF NOT EXISTS messages_in (
+  id TEXT PRIMARY KEY, seq INTEGER UNIQUE, kind TEXT NOT NULL, timestamp TEXT NOT NULL,
+  status TEXT DEFAULT 'pending', process_after TEXT, recurrence TEXT, series_id TEXT,
+  tries INTEGER DEFAULT 0, trigger INTEGER NOT NULL DEFAULT 1,
+  platform_id TEXT, channel_type TEXT, thread_id TEXT, content TEXT NOT NULL,
+  source_session_id TEXT, on_wake INTEGER NOT NULL DEFAULT 0, hops INTEGER NOT NULL DEFAULT 0);
+CREATE TABLE IF NOT EXISTS delivered (
+  message_out_id TEXT PRIMARY KEY, platform_message_id TEXT,
+  status TEXT NOT NULL DEFAULT 'delivered', delivered_at TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS delivery_attempts (
+  message_out_id TEXT PRIMARY KEY, attempts INTEGER NOT NULL, next_attempt_at TEXT NOT NULL, last_error TEXT);
+CREATE TABLE IF NOT EXISTS delivery_cursor (id INTEGER PRIMARY KEY CHECK (id = 1), seq INTEGER NOT NULL);
+CREATE TABLE IF NOT EXISTS destinations (
+  name TEXT PRIMARY KEY, display_name TEXT, type TEXT NOT NULL, channel_type TEXT, platform_id TEXT,
+  agent_group_id TEXT);
+CREATE TABLE IF NOT EXISTS session_routing (
+  id INTEGER PRIMARY KEY CHECK (id = 1), channel_type TEXT, platform_id TEXT, thread_id TEXT);
+";
+
+/// After the additions: they name columns an older file gets only then. The partial index makes
+/// a look at what is unfinished cost the same with 100 rows of history as with 100,000.
+const INDEXES: &str = "
+CREATE INDEX IF NOT EXISTS idx_messages_in_series ON messages_in(series_id);
+CREATE INDEX IF NOT EXISTS idx_messages_in_pending ON messages_in(seq) WHERE status = 'pending';
+";
+
+const ADDITIONS: &[(&str, &str)] = &[
+    ("series_id", "TEXT"),
+    ("tries", "INTEGER DEFAULT 0"),
+    ("trigger", "INTEGER NOT NULL DEFAULT 1"),
+    ("source_session_id", "TEXT"),
+    ("on_wake", "INTEGER NOT NULL DEFAULT 0"),
+    ("hops", "INTEGER NOT NULL DEFAULT 0"),
+];
+
+/// What became of a message the host was asked to store (rule 8).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Intake {
+    /// Written under this id, which has a suffix when its own was taken by other content.
+    Stored { id: String, seq: i64 },
+    /// The same id with the same content is there already.
+    Absorbed { id: String },
+}
+
+/// The final outcome of one outbound row.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Delivered {
+    pub message_out_id: String,
+    pub platform_message_id: Option<String>,
+    pub status: DeliveryStatus,
+}
+
+/// An outbound row that is still being tried.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Attempt {
+    pub message_out_id: String,
+    pub attempts: u32,
+    pub next_attempt_at: Timestamp,
+    pub last_error: Option<String>,
+}
+
+/// The host's connection to `inbound.db`, held for one operation.
+#[derive(Debug)]
+pub struct InboundDb {
+    db: Connection,
+}
+
+impl InboundDb {
+    /// Opens, creates and completes the file. A hot journal left by a host that died inside a
+    /// commit is rolled back here.
+    ///
+    /// # Errors
+    /// SQLite's; [`is_transient`] ones mean that a container holds a read lock: park and go on.
+    pub fn open(dir: &SessionDir, durability: Durability) -> rusqlite::Result<InboundDb> {
+        let mut db = database::open_writer(&dir.inbound_db(), Side::Host, durability)?;
+        let revision: i64 = db.query_row("PRAGMA user_version", [], |r| r.get(0))?;
+        if revision < REVISION {
+            let tx = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            tx.execute_batch(SCHEMA)?;
+            database::add_missing_columns(&tx, "messages_in", ADDITIONS)?;
+            database::add_missing_columns(
+                &tx,
+                "delivered",
+                &[("platform_message_id", "TEXT"), ("status", "TEXT NOT NULL DEFAULT 'delivered'")],
+            )?;
+            tx.execute_batch(INDEXES)?;
+            tx.execute_batch(&format!("PRAGMA user_version={REVISION}"))?;
+            tx.commit()?;
+        }
+        Ok(InboundDb { db })
+    }
+
+    /// Runs `f` in one write transaction.
+    ///
+    /// # Errors
+    /// Those of `f`, and SQLite's; nothing is written then.
+    pub fn write<T>(&mut self, f: impl FnOnce(&InboundTx<'_>) -> rusqlite::Result<T>) -> rusqlite::Result<T> {
+        let tx = InboundTx { tx: self.db.transaction_with_behavior(TransactionBehavior::Immediate)? };
+        let value = f(&tx)?;
+        tx.tx.commit()?;
+        Ok(value)
+    }
+
+    /// Rows that are neither completed nor failed nor paused, by seq.
+    ///
+    /// # Errors
+    /// SQLite's.
+    pub fn unfinished(&self) -> rusqlite::Result<Vec<MessageIn>> {
+        let sql = format!(
+            "SELECT {MESSAGE_COLUMNS} FROM messages_in WHERE status = 'pending' ORDER BY seq LIMIT {MAX_UNFINISHED_ROWS}"
+        );
+        self.db.prepare(&sql)?.query_map([], message_in)?.collect()
+    }
+
+    /// The ids of those rows.
+    ///
+    /// # Errors
+    /// SQLite's.
+    pub fn unfinished_ids(&self) -> rusqlite::Result<Vec<String>> {
+        let sql =
+            format!("SELECT id FROM messages_in WHERE status = 'pending' ORDER BY seq LIMIT {MAX_UNFINISHED_ROWS}");
+        self.db.prepare(&sql)?.query_map([], |r| r.get(0))?.collect()
+    }
+
+    /// The id of the row the agent knows by this number.
+    ///
+    /// # Errors
+    /// SQLite's.
+    pub fn id_of_seq(&self, seq: i64) -> rusqlite::Result<Option<String>> {
+        self.db.query_row("SELECT id FROM messages_in WHERE seq = ?1", [seq], |r| r.get(0)).optional()
+    }
+
+    /// One row by id.
+    ///
+    /// # Errors
+    /// SQLite's.
+    pub fn message(&self, id: &str) -> rusqlite::Result<Option<MessageIn>> {
+        let sql = format!("SELECT {MESSAGE_COLUMNS} FROM messages_in WHERE id = ?1");
+        self.db.query_row(&sql, [id], message_in).optional()
+    }
+
+    /// Every outbound row with a seq up to this one is in `delivered` or in
+    /// `delivery_attempts`; 0 when nothing was looked at yet.
+    ///
+    /// # Errors
+    /// SQLite's.
+    pub fn delivery_cursor(&self) -> rusqlite::Result<i64> {
+        Ok(self.db.query_row("SELECT seq FROM delivery_cursor", [], |r| r.get(0)).optional()?.unwrap_or(0))
+    }
+
+    /// What is still being tried.
+    ///
+    /// # Errors
+    /// SQLite's.
+    pub fn attempts(&self) -> rusqlite::Result<Vec<Attempt>> {
+        self.db
+            .prepare("SELECT message_out_id, attempts, next_attempt_at, last_error FROM delivery_attempts")?
+            .query_map([], |r| {
+                Ok(Attempt {
+                    message_out_id: r.get(0)?,
+                    attempts: r.get(1)?,
+                    // A time that cannot be read is due: trying once too often loses nothing.
+                    next_attempt_at: time_of(r, 2)?.unwrap_or(Timestamp::UNIX_EPOCH),
+                    last_error: r.get(3)?,
+                })
+            })?
+            .collect()
+    }
+
+    /// The final outcome of an outbound row, if it has one.
+    ///
+    /// # Errors
+    /// SQLite's.
+    pub fn delivered(&self, message_out_id: &str) -> rusqlite::Result<Option<Delivered>> {
+        self.db
+            .prepare_cached(
+                "SELECT message_out_id, platform_message_id, status FROM delivered WHERE message_out_id = ?1",
+            )?
+            .query_row([message_out_id], |r| {
+                Ok(Delivered { message_out_id: r.get(0)?, platform_message_id: r.get(1)?, status: r.get(2)? })
+            })
+            .optional()
+    }
+
+    /// The session's own chat and thread.
+    ///
+    /// # Errors
+    /// SQLite's.
+    pub fn routing(&self) -> rusqlite::Result<Address> {
+        reader::routing(&self.db)
+    }
+}
+
+/// One write transaction on `inbound.db`.
+#[derive(Debug)]
+pub struct InboundTx<'a> {
+    tx: Transaction<'a>,
+}
+
+impl InboundTx<'_> {
+    /// Stores a message unless it is there already; its seq is even, above everything in this
+    /// file and above what the host last saw of the container's.
+    ///
+    /// # Errors
+    /// SQLite's.
+    pub fn insert(&self, message: &NewMessageIn) -> rusqlite::Result<Intake> {
+        let mut id = message.id.clone();
+        for version in 2..=MAX_VERSIONS_OF_AN_ID {
+            let stored: Option<String> = self
+                .tx
+                .prepare_cached("SELECT content FROM messages_in WHERE id = ?1")?
+                .query_row([&id], |r| r.get(0))
+                .optional()?;
+            match stored {
+                None => break,
+                Some(content) if content == message.content => return Ok(Intake::Absorbed { id }),
+                Some(_) => id = format!("{}#{version}", message.id),
+            }
+        }
+        let seq = next_even(self.tx.query_row(
+            "SELECT MAX(COALESCE((SELECT MAX(seq) FROM messages_in), 0),
+                        COALESCE((SELECT seq FROM delivery_cursor), 0))",
+            [],
+            |r| r.get(0),
+        )?);
+        self.tx
+            .prepare_cached(
+                "INSERT INTO messages_in (id, seq, kind, timestamp, process_after, recurrence, series_id,
+                   trigger, platform_id, channel_type, thread_id, content, source_session_id, on_wake, hops)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15)",
+            )?
+            .execute(params![
+                id,
+                seq,
+                message.kind,
+                format_utc(message.timestamp),
+                message.process_after.map(format_utc),
+                message.recurrence,
+                message.series_id.as_deref().unwrap_or(&id),
+                message.trigger == Trigger::Wake,
+                message.address.platform_id,
+                message.address.channel_type,
+                message.address.thread_id,
+                message.content,
+                message.source_session_id,
+                message.audience == Audience::FreshContainer,
+                message.hops,
+            ])?;
+        Ok(Intake::Stored { id, seq })
+    }
+
+    /// Ends a row that is still pending: the container acknowledged it, or the host gave up.
+    ///
+    /// # Errors
+    /// SQLite's.
+    pub fn finish(&self, id: &str, status: InStatus) -> rusqlite::Result<()> {
+        self.tx
+            .prepare_cached("UPDATE messages_in SET status = ?2 WHERE id = ?1 AND status = 'pending'")?
+            .execute(params![id, status])?;
+        Ok(())
+    }
+
+    /// Puts a row off after its container died with it: one more try, not before `after`.
+    ///
+    /// # Errors
+    /// SQLite's.
+    pub fn retry(&self, id: &str, tries: u32, after: Timestamp) -> rusqlite::Result<()> {
+        self.tx.execute(
+            "UPDATE messages_in SET tries = ?2, process_after = ?3 WHERE id = ?1 AND status = 'pending'",
+            params![id, tries, format_utc(after)],
+        )?;
+        Ok(())
+    }
+
+    /// Records a final outcome and forgets the attempts.
+    ///
+    /// # Errors
+    /// SQLite's.
+    pub fn mark_delivered(&self, outcome: &Delivered, now: Timestamp) -> rusqlite::Result<()> {
+        self.tx
+            .prepare_cached(
+                "INSERT INTO delivered (message_out_id, platform_message_id, status, delivered_at)
+                 VALUES (?1, ?2, ?3, ?4) ON CONFLICT (message_out_id) DO NOTHING",
+            )?
+            .execute(params![outcome.message_out_id, outcome.platform_message_id, outcome.status, format_utc(now)])?;
+        self.tx
+            .prepare_cached("DELETE FROM delivery_attempts WHERE message_out_id = ?1")?
+            .execute([&outcome.message_out_id])?;
+        Ok(())
+    }
+
+    /// Records that a row is still being tried.
+    ///
+    /// # Errors
+    /// SQLite's.
+    pub fn set_attempt(&self, attempt: &Attempt) -> rusqlite::Result<()> {
+        self.tx
+            .prepare_cached(
+                "INSERT INTO delivery_attempts (message_out_id, attempts, next_attempt_at, last_error)
+                 VALUES (?1, ?2, ?3, ?4)
+                 ON CONFLICT (message_out_id) DO UPDATE SET attempts=?2, next_attempt_at=?3, last_error=?4",
+            )?
+            .execute(params![
+                attempt.message_out_id,
+                attempt.attempts,
+                format_utc(attempt.next_attempt_at),
+                attempt.last_error
+            ])?;
+        Ok(())
+    }
+
+    /// Moves the delivery cursor; see [`InboundDb::delivery_cursor`].
+    ///
+    /// # Errors
+    /// SQLite's.
+    pub fn set_delivery_cursor(&self, seq: i64) -> rusqlite::Result<()> {
+        self.tx
+            .prepare_cached(
+                "INSERT INTO delivery_cursor (id, seq) VALUES (1, ?1) ON CONFLICT (id) DO UPDATE SET seq = ?1",
+            )?
+            .execute([seq])?;
+        Ok(())
+    }
+
+    /// Replaces the destinations of this session.
+    ///
+    /// # Errors
+    /// SQLite's.
+    pub fn replace_destinations(&self, destinations: &[Destination]) -> rusqlite::Result<()> {
+        self.tx.execute("DELETE FROM destinations", [])?;
+        let mut insert = self.tx.prepare_cached(
+            "INSERT INTO destinations (name, display_name, type, channel_type, platform_id, agent_group_id)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+        )?;
+        for d in destinations {
+            insert.execute(params![
+                d.name,
+                d.display_name,
+                d.kind,
+                d.address.channel_type,
+                d.address.platform_id,
+                d.agent_group_id
+            ])?;
+        }
+        Ok(())
+    }
+
+    /// Says which chat and thread the session answers in by default.
+    ///
+    /// # Errors
+    /// SQLite's.
+    pub fn set_routing(&self, address: &Address) -> rusqlite::Result<()> {
+        self.tx.execute(
+            "INSERT INTO session_routing (id, channel_type, platform_id, thread_id) VALUES (1, ?1, ?2, ?3)
+             ON CONFLICT (id) DO UPDATE SET channel_type=?1, platform_id=?2, thread_id=?3",
+            params![address.channel_type, address.platform_id, address.thread_id],
+        )?;
+        Ok(())
+    }
+}
+
+/// The smallest even seq above `floor` (rule 4: the host's numbers are even).
+pub fn next_even(floor: i64) -> i64 {
+    floor + 2 - (floor & 1)
+}
+
+/// Rolls back the journal a host left when it died inside a commit. Done for every session at
+/// start, before containers are adopted: they may not do it (rule 2).
+///
+/// # Errors
+/// SQLite's, or the file is gone.
+pub fn roll_back_journal(dir: &SessionDir) -> rusqlite::Result<()> {
+    if journal_of(&dir.inbound_db()).exists() {
+        let db = InboundDb::open(dir, Durability::Normal)?;
+        // The first read is what rolls back.
+        db.db.query_row("SELECT COUNT(*) FROM sqlite_master", [], |r| r.get::<_, i64>(0))?;
+    }
+    Ok(())
+}
+
+const MESSAGE_COLUMNS: &str = "id, seq, kind, timestamp, status, process_after, tries, trigger, on_wake,
+    channel_type, platform_id, thread_id, content, source_session_id";
+
+fn message_in(r: &Row<'_>) -> rusqlite::Result<MessageIn> {
+    Ok(MessageIn {
+        id: r.get(0)?,
+        seq: r.get::<_, Option<i64>>(1)?.unwrap_or(0),
+        kind: r.get(2)?,
+        timestamp: time_of(r, 3)?,
+        status: r.get(4)?,
+        process_after: time_of(r, 5)?,
+        tries: r.get::<_, Option<u32>>(6)?.unwrap_or(0),
+        trigger: if r.get(7)? { Trigger::Wake } else { Trigger::Context },
+        audience: if r.get(8)? { Audience::FreshContainer } else { Audience::AnyPoll },
+        address: Address { channel_type: r.get(9)?, platform_id: r.get(10)?, thread_id: r.get(11)? },
+        content: r.get(12)?,
+        source_session_id: r.get(13)?,
+    })
+}
+
+fn time_of(r: &Row<'_>, column: usize) -> rusqlite::Result<Option<Timestamp>> {
+    Ok(r.get::<_, Option<String>>(column)?.as_deref().and_then(parse_utc))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,167 @@
+//! The container's look at `inbound.db`: opened fresh, read-only, without mmap, for every read
+//! of any of its tables, and closed again (rule 2).
+//!
+//! A file of an older host may lack columns; what they would say is their default.
+
+use jiff::Timestamp;
+use rusqlite::{Connection, OptionalExtension, params};
+
+use super::{MESSAGE_COLUMNS, message_in};
+use crate::database::{self, Side};
+use crate::layout::SessionDir;
+use crate::row::{Address, Audience, Destination, InKind, MessageIn, Trigger};
+use crate::time::{comparable, format_utc};
+
+/// Most pending rows one look considers.
+const MAX_PENDING_ROWS: u32 = 10_000;
+
+/// What a poll must know of a pending row in order to choose; its content is read once chosen.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PendingRow {
+    pub id: String,
+    pub seq: i64,
+    pub kind: InKind,
+    pub trigger: Trigger,
+    pub audience: Audience,
+}
+
+/// One consistent look: all reads through it see the same moment.
+#[derive(Debug)]
+pub struct InboundView {
+    db: Connection,
+    /// The select list of a message, with defaults for columns the file lacks.
+    message_columns: String,
+}
+
+/// Opens the file, lets `f` look, closes it.
+///
+/// # Errors
+/// SQLite's. [`super::is_transient`] ones mean: again in a few milliseconds.
+pub fn look<T>(dir: &SessionDir, f: impl FnOnce(&InboundView) -> rusqlite::Result<T>) -> rusqlite::Result<T> {
+    let db = database::open_reader(&dir.inbound_db(), Side::Runner)?;
+    db.execute_batch("BEGIN")?;
+    let present = database::columns(&db, "messages_in")?;
+    let message_columns = MESSAGE_COLUMNS
+        .split(',')
+        .map(str::trim)
+        .map(|column| match column {
+            c if present.iter().any(|p| p == c) => c,
+            "trigger" => "1",
+            "tries" | "on_wake" => "0",
+            _ => "NULL",
+        })
+        .collect::<Vec<_>>()
+        .join(", ");
+    f(&InboundView { db, message_columns })
+}
+
+impl InboundView {
+    /// Pending rows that are due, by seq. A time that cannot be read counts as due.
+    ///
+    /// # Errors
+    /// SQLite's.
+    pub fn pending(&self, now: Timestamp) -> rusqlite::Result<Vec<PendingRow>> {
+        let sql = format!(
+            "SELECT {} FROM messages_in WHERE status = 'pending' AND COALESCE({}, '') <= ?1
+             ORDER BY seq LIMIT {MAX_PENDING_ROWS}",
+            // Content may be large and most rows are not chosen.
+            self.message_columns.replace("content", "''"),
+            comparable("process_after"),
+        );
+        let rows = self.db.prepare(&sql)?.query_map([format_utc(now)], message_in)?.collect::<Result<Vec<_>, _>>()?;
+        Ok(rows
+            .into_iter()
+            .map(|m| PendingRow { id: m.id, seq: m.seq, kind: m.kind, trigger: m.trigger, audience: m.audience })
+            .collect())
+    }
+
+    /// When the next row that is pending, but not yet due, will be.
+    ///
+    /// # Errors
+    /// SQLite's.
+    pub fn next_due(&self, now: Timestamp) -> rusqlite::Result<Option<Timestamp>> {
+        let due = comparable("process_after");
+        let sql = format!("SELECT MIN({due}) FROM messages_in WHERE status = 'pending' AND {due} > ?1");
+        let text: Option<String> = self.db.query_row(&sql, [format_utc(now)], |r| r.get(0))?;
+        Ok(text.as_deref().and_then(crate::time::parse_utc))
+    }
+
+    /// One whole row.
+    ///
+    /// # Errors
+    /// SQLite's.
+    pub fn message(&self, id: &str) -> rusqlite::Result<Option<MessageIn>> {
+        let sql = format!("SELECT {} FROM messages_in WHERE id = ?1", self.message_columns);
+        self.db.prepare_cached(&sql)?.query_row([id], message_in).optional()
+    }
+
+    /// The highest seq in the file; 0 when it is empty.
+    ///
+    /// # Errors
+    /// SQLite's.
+    pub fn max_seq(&self) -> rusqlite::Result<i64> {
+        self.db.query_row("SELECT COALESCE(MAX(seq), 0) FROM messages_in", [], |r| r.get(0))
+    }
+
+    /// The thread of the latest row that came from this chat: where a reply belongs.
+    ///
+    /// # Errors
+    /// SQLite's.
+    pub fn latest_thread(&self, channel_type: &str, platform_id: &str) -> rusqlite::Result<Option<String>> {
+        let thread = self
+            .db
+            .query_row(
+                "SELECT thread_id FROM messages_in WHERE channel_type = ?1 AND platform_id = ?2
+                 ORDER BY seq DESC LIMIT 1",
+                params![channel_type, platform_id],
+                |r| r.get::<_, Option<String>>(0),
+            )
+            .optional()?;
+        Ok(thread.flatten())
+    }
+
+    /// What the agent may call its peers, by name.
+    ///
+    /// # Errors
+    /// SQLite's.
+    pub fn destinations(&self) -> rusqlite::Result<Vec<Destination>> {
+        if database::columns(&self.db, "destinations")?.is_empty() {
+            return Ok(Vec::new());
+        }
+        self.db
+            .prepare(
+                "SELECT name, display_name, type, channel_type, platform_id, agent_group_id
+                 FROM destinations ORDER BY name",
+            )?
+            .query_map([], |r| {
+                Ok(Destination {
+                    name: r.get(0)?,
+                    display_name: r.get(1)?,
+                    kind: r.get(2)?,
+                    address: Address { channel_type: r.get(3)?, platform_id: r.get(4)?, thread_id: None },
+                    agent_group_id: r.get(5)?,
+                })
+            })?
+            .collect()
+    }
+
+    /// The session's own chat and thread.
+    ///
+    /// # Errors
+    /// SQLite's.
+    pub fn routing(&self) -> rusqlite::Result<Address> {
+        routing(&self.db)
+    }
+}
+
+pub(super) fn routing(db: &Connection) -> rusqlite::Result<Address> {
+    if database::columns(db, "session_routing")?.is_empty() {
+        return Ok(Address::default());
+    }
+    let row = db
+        .query_row("SELECT channel_type, platform_id, thread_id FROM session_routing WHERE id = 1", [], |r| {
+            Ok(Address { channel_type: r.get(0)?, platform_id: r.get(1)?, thread_id: r.get(2)? })
+        })
+        .optional()?;
+    Ok(row.unwrap_or_default())
+}

@@ -1,0 +1,295 @@
+//! The session folder: where everything lies, and how a folder made by NanoClaw v2 is
+//! converted to it.
+//!
+//! ```text
+//! <session>/                 0755, mounted read-only at /workspace
+//!   inbound.db  inbox/       written by the host alone
+//!   container.json CLAUDE.md skills/
+//!   alive                    the runner holds a lock on it
+//!   agent/ global/ extra/    mount points
+//!   out/                     mounted read-write at /workspace/out, written by the container alone
+//!     outbound.db outbox/ state/ heartbeat
+//!   outbound.db outbox .heartbeat    relative symlinks into out/
+//! ```
+//!
+//! One writer per directory, enforced by the mount: SQLite keeps its rollback journal beside
+//! its database, so a shared directory would be a shared file.
+//!
+//! The same type serves both sides: the host builds it on the real path, the runner on
+//! `/workspace`.
+
+use std::fs::{self, DirBuilder, OpenOptions};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, symlink};
+use std::path::{Path, PathBuf};
+
+/// Where a session folder is mounted in its container.
+pub const CONTAINER_WORKSPACE: &str = "/workspace";
+/// Name of the writable folder inside a session folder.
+pub const OUT: &str = "out";
+/// Name of the host's database.
+pub const INBOUND_DB: &str = "inbound.db";
+/// Name of the container's database.
+pub const OUTBOUND_DB: &str = "outbound.db";
+
+/// Longest folder name made of a message id; longer ids are cut and get a hash. bytes.
+const MAX_FOLDER_NAME_BYTES: usize = 100;
+
+/// Paths inside one session folder.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SessionDir {
+    root: PathBuf,
+}
+
+impl SessionDir {
+    /// The session folder at `root`. Nothing is touched.
+    pub fn new(root: impl Into<PathBuf>) -> Self {
+        SessionDir { root: root.into() }
+    }
+
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+    pub fn inbound_db(&self) -> PathBuf {
+        self.root.join(INBOUND_DB)
+    }
+    /// The host's attachments for the message `id`.
+    pub fn inbox(&self, id: &str) -> PathBuf {
+        self.root.join("inbox").join(folder_name(id))
+    }
+    pub fn container_json(&self) -> PathBuf {
+        self.root.join("container.json")
+    }
+    pub fn instructions(&self) -> PathBuf {
+        self.root.join("CLAUDE.md")
+    }
+    pub fn skills(&self) -> PathBuf {
+        self.root.join("skills")
+    }
+    pub fn alive(&self) -> PathBuf {
+        self.root.join("alive")
+    }
+    pub fn out(&self) -> PathBuf {
+        self.root.join(OUT)
+    }
+    pub fn outbound_db(&self) -> PathBuf {
+        self.out().join(OUTBOUND_DB)
+    }
+    /// The agent's files for its outbound message `id`.
+    pub fn outbox(&self, id: &str) -> PathBuf {
+        self.out().join("outbox").join(folder_name(id))
+    }
+    pub fn state(&self) -> PathBuf {
+        self.out().join("state")
+    }
+    pub fn heartbeat(&self) -> PathBuf {
+        self.out().join("heartbeat")
+    }
+
+    /// Creates what is missing of the folder, and converts a folder of the older layout (its
+    /// `outbound.db`, `outbox` and `.heartbeat` at the root). Host only, and only while no
+    /// container of this session runs. Idempotent; a conversion that was interrupted is
+    /// completed.
+    ///
+    /// # Errors
+    /// The first file operation that failed. Nothing is lost then: files are moved by rename.
+    pub fn prepare(&self) -> io::Result<()> {
+        create_dir(&self.root)?;
+        create_dir(&self.out())?;
+        for name in ["inbox", "skills", "agent", "global", "extra"] {
+            create_dir(&self.root.join(name))?;
+        }
+        self.convert("outbound.db-journal", "outbound.db-journal", false)?;
+        self.convert(OUTBOUND_DB, OUTBOUND_DB, true)?;
+        self.convert("outbox", "outbox", true)?;
+        self.convert(".heartbeat", "heartbeat", true)?;
+        create_dir(&self.out().join("outbox"))?;
+        create_dir(&self.state())?;
+        // Any container user must be able to open it for reading; nobody may write.
+        match OpenOptions::new().write(true).create_new(true).mode(0o644).open(self.alive()) {
+            Err(e) if e.kind() != io::ErrorKind::AlreadyExists => Err(e),
+            _ => Ok(()),
+        }
+    }
+
+    /// True when the folder has been through [`SessionDir::prepare`].
+    pub fn is_prepared(&self) -> bool {
+        self.state().is_dir() && self.alive().exists()
+    }
+
+    /// Moves `<root>/<old>` to `<root>/out/<new>` unless it is the symlink that readers of the
+    /// older layout follow, then leaves that symlink (where one is wanted).
+    fn convert(&self, old: &str, new: &str, leave_link: bool) -> io::Result<()> {
+        let from = self.root.join(old);
+        let to = self.out().join(new);
+        match fs::symlink_metadata(&from) {
+            Ok(meta) if meta.file_type().is_symlink() => return Ok(()),
+            Ok(_) => fs::rename(&from, &to)?,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+            Err(e) => return Err(e),
+        }
+        if leave_link {
+            symlink(Path::new(OUT).join(new), &from)?;
+        }
+        Ok(())
+    }
+}
+
+/// Creates a folder, or accepts a real one: a symlink in its place was planted by an agent of
+/// the older layout, which could write here.
+fn create_dir(path: &Path) -> io::Result<()> {
+    match DirBuilder::new().mode(0o755).create(path) {
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists && fs::symlink_metadata(path)?.is_dir() => Ok(()),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => DirBuilder::new().recursive(true).mode(0o755).create(path),
+        other => other,
+    }
+}
+
+/// The rollback journal of the database at `path`: SQLite keeps it beside it.
+pub fn journal_of(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push("-journal");
+    name.into()
+}
+
+/// The folder name for a message id. Safe ids keep their name; in any other one, each unsafe
+/// byte becomes `%XX`, and an over-long one is cut and gets a hash of the whole, so different
+/// ids never share a folder.
+pub fn folder_name(id: &str) -> String {
+    let safe = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.' | b':' | b'@');
+    let mut name = String::with_capacity(id.len());
+    for (i, &b) in id.as_bytes().iter().enumerate() {
+        if safe(b) && !(i == 0 && b == b'.') {
+            name.push(char::from(b));
+        } else {
+            name.push_str(&format!("%{b:02X}"));
+        }
+    }
+    if name.is_empty() {
+        name.push('%');
+    }
+    if name.len() > MAX_FOLDER_NAME_BYTES {
+        let hash = fnv1a_64(id.as_bytes());
+        name.truncate(MAX_FOLDER_NAME_BYTES - 18);
+        name.push_str(&format!("%-{hash:016x}"));
+    }
+    name
+}
+
+/// FNV-1a, 64 bit: a stable name for an over-long id (not a security boundary; see
+/// <http://www.isthe.com/chongo/tech/comp/fnv/>).
+pub fn fnv1a_64(bytes: &[u8]) -> u64 {
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, &b| (hash ^ u64::from(b)).wrapping_mul(0x0000_0100_0000_01b3))
+}
+
+/// Makes a file name that came from outside safe to be joined to a folder: no separators, no
+/// leading dots, no control characters, at most 120 bytes. `taken` says which names are used.
+pub fn confined_file_name(name: &str, taken: impl Fn(&str) -> bool) -> String {
+    const MAX_FILE_NAME_BYTES: usize = 120;
+    let last = name.rsplit(['/', '\\']).next().unwrap_or_default();
+    let mut clean: String = last
+        .chars()
+        .map(|c| if c.is_control() || matches!(c, '"' | '<' | '>' | '|' | ':' | '*' | '?') { '_' } else { c })
+        .collect();
+    while clean.starts_with(['.', ' ', '-']) {
+        clean.remove(0);
+    }
+    let (stem, extension) = match clean.rsplit_once('.') {
+        Some((stem, ext)) if !stem.is_empty() && ext.len() <= 12 => (stem.to_owned(), format!(".{ext}")),
+        _ => (clean, String::new()),
+    };
+    let mut stem = if stem.is_empty() { "file".to_owned() } else { stem };
+    while stem.len() > MAX_FILE_NAME_BYTES - 20 {
+        stem.pop();
+    }
+    let mut candidate = format!("{stem}{extension}");
+    let mut n = 2;
+    while taken(&candidate) {
+        candidate = format!("{stem}-{n}{extension}");
+        n += 1;
+    }
+    candidate
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn folder_names_keep_safe_ids_and_confine_the_rest() {
+        assert_eq!(folder_name("m-0:ag-bench"), "m-0:ag-bench");
+        assert_eq!(folder_name("../etc/passwd"), "%2E.%2Fetc%2Fpasswd");
+        assert_eq!(folder_name(".."), "%2E.");
+        assert_eq!(folder_name(""), "%");
+        assert_eq!(folder_name("$abc:matrix.org"), "%24abc:matrix.org");
+    }
+
+    proptest! {
+        #[test]
+        fn a_folder_name_is_one_component_and_unique(a in ".{0,200}", b in ".{0,200}") {
+            let (fa, fb) = (folder_name(&a), folder_name(&b));
+            prop_assert!(fa.len() <= MAX_FOLDER_NAME_BYTES);
+            prop_assert_eq!(Path::new(&fa).components().count(), 1);
+            prop_assert!(!fa.starts_with('.') && !fa.contains('/') && !fa.contains('\0'));
+            prop_assert_eq!(a == b, fa == fb);
+        }
+
+        #[test]
+        fn a_confined_file_name_is_one_plain_component(name in ".{0,300}") {
+            let n = confined_file_name(&name, |_| false);
+            prop_assert!(!n.is_empty() && n.len() <= 140);
+            prop_assert_eq!(Path::new(&n).components().count(), 1);
+            prop_assert!(!n.starts_with('.') && !n.contains('/') && !n.chars().any(char::is_control));
+        }
+    }
+
+    #[test]
+    fn duplicate_file_names_are_numbered() {
+        let taken = ["a.txt".to_owned(), "a-2.txt".to_owned()];
+        assert_eq!(confined_file_name("a.txt", |n| taken.iter().any(|t| t == n)), "a-3.txt");
+        assert_eq!(confined_file_name("../../.ssh/authorized_keys", |_| false), "authorized_keys");
+        assert_eq!(confined_file_name("...", |_| false), "file");
+    }
+
+    #[test]
+    fn an_older_folder_is_converted_once_and_stays_readable_under_its_old_names() {
+        let tmp = tempfile::tempdir().unwrap();
+        let root = tmp.path().join("s1");
+        fs::create_dir_all(root.join("outbox/m1")).unwrap();
+        fs::write(root.join("outbound.db"), b"database").unwrap();
+        fs::write(root.join("outbox/m1/f"), b"file").unwrap();
+        fs::write(root.join(".heartbeat"), b"").unwrap();
+        let dir = SessionDir::new(&root);
+        assert!(!dir.is_prepared());
+        for _ in 0..2 {
+            dir.prepare().unwrap();
+            assert!(dir.is_prepared());
+            assert_eq!(fs::read(dir.outbound_db()).unwrap(), b"database");
+            assert_eq!(fs::read(root.join("outbound.db")).unwrap(), b"database");
+            assert_eq!(fs::read(dir.outbox("m1").join("f")).unwrap(), b"file");
+            assert_eq!(fs::read_link(root.join(".heartbeat")).unwrap(), Path::new("out/heartbeat"));
+        }
+    }
+
+    #[test]
+    fn a_symlink_planted_where_a_folder_belongs_is_refused() {
+        let tmp = tempfile::tempdir().unwrap();
+        let elsewhere = tempfile::tempdir().unwrap();
+        symlink(elsewhere.path(), tmp.path().join("out")).unwrap();
+        assert!(SessionDir::new(tmp.path()).prepare().is_err());
+        assert_eq!(fs::read_dir(elsewhere.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn an_interrupted_conversion_is_completed() {
+        let tmp = tempfile::tempdir().unwrap();
+        let dir = SessionDir::new(tmp.path());
+        fs::create_dir(dir.out()).unwrap();
+        fs::write(dir.outbound_db(), b"moved already").unwrap();
+        fs::write(tmp.path().join(".heartbeat"), b"").unwrap();
+        dir.prepare().unwrap();
+        assert_eq!(fs::read(tmp.path().join("outbound.db")).unwrap(), b"moved already");
+        assert!(dir.heartbeat().exists());
+    }
+}

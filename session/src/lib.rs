@@ -1,0 +1,28 @@
+//! The contract between the nanoclaw host and the agent in its container.
+//!
+//! A session is a folder. The host writes `inbound.db`, the container writes
+//! `out/outbound.db`, and nothing else passes between them: no pipe, no socket, no
+//! shared memory. This crate holds what both sides must agree on, in reading order:
+//!
+//! * [`layout`] - the folder, and the conversion of folders made by NanoClaw v2
+//! * [`content`], [`row`] - what the rows mean
+//! * [`inbound`], [`outbound`] - the two files, each with its one writer and its reader
+//! * [`untrusted`] - the only way the host may look into what a container wrote
+//! * [`alive`], [`stamp`], [`watch`] - life, progress and "look again"
+//! * [`config`] - `container.json`
+//! * [`time`] - the time format, and how SQL compares times
+//!
+//! What is absent: threads, docker, HTTP, and a clock (time is passed in).
+
+pub mod alive;
+pub mod config;
+pub mod content;
+mod database;
+pub mod inbound;
+pub mod layout;
+pub mod outbound;
+pub mod row;
+pub mod stamp;
+pub mod time;
+pub mod untrusted;
+pub mod watch;

@@ -1,0 +1,354 @@
+//! `out/outbound.db`: written by the container alone. This is the runner's side; the host reads
+//! the file through [`crate::untrusted`] only.
+//!
+//! The runner keeps one connection open: it is the only writer, and the host's readers take
+//! short locks.
+
+use jiff::Timestamp;
+use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, params};
+
+use crate::database::{self, Durability, Side};
+use crate::layout::SessionDir;
+use crate::row::{AckStatus, ContainerState, NewMessageOut};
+use crate::time::{format_utc, format_utc_sqlite};
+
+/// Marks a file whose additions were made; ours, kept in `PRAGMA user_version`.
+const REVISION: i64 = 1;
+
+const SCHEMA: &str = "
+CREATE TABLE IF NOT EXISTS messages_out (
+  id TEXT PRIMARY KEY, seq INTEGER UNIQUE, in_reply_to TEXT, timestamp TEXT NOT NULL,
+  deliver_after TEXT, recurrence TEXT, kind TEXT NOT NULL,
+  platform_id TEXT, channel_type TEXT, thread_id TEXT, content TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS processing_ack (
+  message_id TEXT PRIMARY KEY, status TEXT NOT NULL, status_changed TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS session_state (
+  key TEXT PRIMARY KEY, value TEXT NOT NULL, updated_at TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS container_state (
+  id INTEGER PRIMARY KEY CHECK (id = 1), current_tool TEXT, tool_declared_timeout_ms INTEGER,
+  tool_started_at TEXT, updated_at TEXT NOT NULL);
+";
+
+/// The key of NanoClaw's first continuation, before there was one per provider.
+const LEGACY_CONTINUATION: &str = "sdk_session_id";
+
+/// The runner's connection to its own database.
+#[derive(Debug)]
+pub struct OutboundDb {
+    db: Connection,
+}
+
+impl OutboundDb {
+    /// Opens, creates and completes the file, and drops the `processing` claims of a
+    /// predecessor: its own file, so nobody else may.
+    ///
+    /// # Errors
+    /// SQLite's. A hot journal of a killed predecessor is rolled back here.
+    pub fn open(dir: &SessionDir) -> rusqlite::Result<OutboundDb> {
+        let mut db = database::open_writer(&dir.outbound_db(), Side::Runner, Durability::Normal)?;
+        let revision: i64 = db.query_row("PRAGMA user_version", [], |r| r.get(0))?;
+        if revision < REVISION {
+            let tx = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            tx.execute_batch(SCHEMA)?;
+            database::add_missing_columns(
+                &tx,
+                "session_state",
+                &[("updated_at", "TEXT NOT NULL DEFAULT '1970-01-01T00:00:00.000Z'")],
+            )?;
+            database::add_missing_columns(&tx, "container_state", &[("silent_until", "TEXT"), ("phase", "TEXT")])?;
+            tx.execute_batch(&format!("PRAGMA user_version={REVISION}"))?;
+            tx.commit()?;
+        }
+        let stale: bool =
+            db.query_row("SELECT EXISTS (SELECT 1 FROM processing_ack WHERE status='processing')", [], |r| r.get(0))?;
+        if stale {
+            db.execute("DELETE FROM processing_ack WHERE status='processing'", [])?;
+        }
+        Ok(OutboundDb { db })
+    }
+
+    /// The acknowledgement of one inbound row, if there is one.
+    ///
+    /// # Errors
+    /// SQLite's.
+    pub fn ack(&self, message_id: &str) -> rusqlite::Result<Option<AckStatus>> {
+        self.db
+            .prepare_cached("SELECT status FROM processing_ack WHERE message_id=?1")?
+            .query_row([message_id], |r| r.get(0))
+            .optional()
+    }
+
+    /// Runs `f` in one write transaction: what belongs together is committed together (rule 11).
+    ///
+    /// # Errors
+    /// Those of `f`, and SQLite's; nothing is written then.
+    pub fn write<T>(&mut self, f: impl FnOnce(&OutboundTx<'_>) -> rusqlite::Result<T>) -> rusqlite::Result<T> {
+        let tx = OutboundTx { tx: self.db.transaction_with_behavior(TransactionBehavior::Immediate)? };
+        let value = f(&tx)?;
+        tx.tx.commit()?;
+        Ok(value)
+    }
+
+    /// A value of `session_state`.
+    ///
+    /// # Errors
+    /// SQLite's.
+    pub fn state(&self, key: &str) -> rusqlite::Result<Option<String>> {
+        self.db
+            .prepare_cached("SELECT value FROM session_state WHERE key=?1")?
+            .query_row([key], |r| r.get(0))
+            .optional()
+    }
+
+    /// The stored continuation of `provider`. A legacy one is adopted into this provider's slot
+    /// if that is empty, and gone in either case.
+    ///
+    /// # Errors
+    /// SQLite's.
+    pub fn continuation(&mut self, provider: &str, now: Timestamp) -> rusqlite::Result<Option<String>> {
+        let key = continuation_key(provider);
+        let own = self.state(&key)?;
+        match self.state(LEGACY_CONTINUATION)? {
+            None => Ok(own),
+            Some(legacy) => {
+                let value = own.clone().unwrap_or(legacy);
+                self.write(|tx| {
+                    if own.is_none() {
+                        tx.set_state(&key, &value, now)?;
+                    }
+                    tx.delete_state(LEGACY_CONTINUATION)
+                })?;
+                Ok(Some(value))
+            }
+        }
+    }
+}
+
+/// The `session_state` key of a provider's continuation.
+pub fn continuation_key(provider: &str) -> String {
+    format!("continuation:{}", provider.to_lowercase())
+}
+
+/// The smallest odd seq above `floor` (rule 4: the container's numbers are odd).
+pub fn next_odd(floor: i64) -> i64 {
+    floor + 1 + (floor & 1)
+}
+
+/// One write transaction on `outbound.db`.
+#[derive(Debug)]
+pub struct OutboundTx<'a> {
+    tx: Transaction<'a>,
+}
+
+impl OutboundTx<'_> {
+    /// Adds a message and returns its seq: odd, above everything in this file and above
+    /// `seen_inbound`, the highest inbound seq the runner has seen.
+    ///
+    /// # Errors
+    /// SQLite's.
+    pub fn insert(&self, message: &NewMessageOut, seen_inbound: i64, now: Timestamp) -> rusqlite::Result<i64> {
+        let own: i64 = self.tx.query_row("SELECT COALESCE(MAX(seq), 0) FROM messages_out", [], |r| r.get(0))?;
+        let seq = next_odd(own.max(seen_inbound));
+        self.tx
+            .prepare_cached(
+                "INSERT INTO messages_out (id, seq, in_reply_to, timestamp, deliver_after, kind,
+                   platform_id, channel_type, thread_id, content)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
+            )?
+            .execute(params![
+                message.id,
+                seq,
+                message.in_reply_to,
+                format_utc(now),
+                message.deliver_after.map(format_utc_sqlite),
+                message.kind,
+                message.address.platform_id,
+                message.address.channel_type,
+                message.address.thread_id,
+                message.content,
+            ])?;
+        Ok(seq)
+    }
+
+    /// Acknowledges inbound rows.
+    ///
+    /// # Errors
+    /// SQLite's.
+    pub fn acknowledge<'i>(
+        &self,
+        ids: impl IntoIterator<Item = &'i str>,
+        status: AckStatus,
+        now: Timestamp,
+    ) -> rusqlite::Result<()> {
+        let mut statement = self.tx.prepare_cached(
+            "INSERT INTO processing_ack (message_id, status, status_changed) VALUES (?1, ?2, ?3)
+             ON CONFLICT (message_id) DO UPDATE SET status=?2, status_changed=?3",
+        )?;
+        for id in ids {
+            statement.execute(params![id, status, format_utc(now)])?;
+        }
+        Ok(())
+    }
+
+    /// Sets a value of `session_state`.
+    ///
+    /// # Errors
+    /// SQLite's.
+    pub fn set_state(&self, key: &str, value: &str, now: Timestamp) -> rusqlite::Result<()> {
+        self.tx
+            .prepare_cached(
+                "INSERT INTO session_state (key, value, updated_at) VALUES (?1, ?2, ?3)
+                 ON CONFLICT (key) DO UPDATE SET value=?2, updated_at=?3",
+            )?
+            .execute(params![key, value, format_utc(now)])?;
+        Ok(())
+    }
+
+    /// Removes a value of `session_state`.
+    ///
+    /// # Errors
+    /// SQLite's.
+    pub fn delete_state(&self, key: &str) -> rusqlite::Result<()> {
+        self.tx.execute("DELETE FROM session_state WHERE key=?1", [key])?;
+        Ok(())
+    }
+
+    /// Says what the runner is doing.
+    ///
+    /// # Errors
+    /// SQLite's.
+    pub fn set_container_state(&self, state: &ContainerState, now: Timestamp) -> rusqlite::Result<()> {
+        self.tx
+            .prepare_cached(
+                "INSERT INTO container_state (id, current_tool, tool_declared_timeout_ms, tool_started_at,
+                   updated_at, silent_until, phase) VALUES (1, ?1, ?2, ?3, ?4, ?5, ?6)
+                 ON CONFLICT (id) DO UPDATE SET current_tool=?1, tool_declared_timeout_ms=?2,
+                   tool_started_at=?3, updated_at=?4, silent_until=?5, phase=?6",
+            )?
+            .execute(params![
+                state.current_tool,
+                state.tool_declared_timeout_ms,
+                state.tool_started_at.map(format_utc),
+                format_utc(now),
+                state.silent_until.map(format_utc),
+                state.phase,
+            ])?;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::row::{Address, OutKind};
+    use proptest::prelude::*;
+
+    fn now() -> Timestamp {
+        "2026-11-21T12:00:00Z".parse().unwrap()
+    }
+
+    fn message(id: &str) -> NewMessageOut {
+        NewMessageOut {
+            id: id.into(),
+            in_reply_to: None,
+            deliver_after: None,
+            kind: OutKind::Chat,
+            address: Address::default(),
+            content: r#"{"text":"x"}"#.into(),
+        }
+    }
+
+    fn folder() -> (tempfile::TempDir, SessionDir) {
+        let tmp = tempfile::tempdir().unwrap();
+        let dir = SessionDir::new(tmp.path());
+        dir.prepare().unwrap();
+        (tmp, dir)
+    }
+
+    proptest! {
+        #[test]
+        fn seq_is_odd_and_grows_whatever_the_other_side_shows(seen in prop::collection::vec(0i64..1000, 1..20)) {
+            let (_tmp, dir) = folder();
+            let mut db = OutboundDb::open(&dir).unwrap();
+            let mut last = 0;
+            for (i, seen) in seen.iter().enumerate() {
+                let seq = db.write(|tx| tx.insert(&message(&i.to_string()), *seen, now())).unwrap();
+                prop_assert!(seq % 2 == 1 && seq > last && seq > *seen);
+                last = seq;
+            }
+        }
+    }
+
+    #[test]
+    fn claims_of_a_predecessor_are_dropped_at_open_and_results_stay() {
+        let (_tmp, dir) = folder();
+        let mut db = OutboundDb::open(&dir).unwrap();
+        db.write(|tx| {
+            tx.acknowledge(["a", "b"], AckStatus::Processing, now())?;
+            tx.acknowledge(["b"], AckStatus::Completed, now())
+        })
+        .unwrap();
+        drop(db);
+        let db = OutboundDb::open(&dir).unwrap();
+        assert_eq!(db.ack("a").unwrap(), None);
+        assert_eq!(db.ack("b").unwrap(), Some(AckStatus::Completed));
+    }
+
+    #[test]
+    fn a_failed_transaction_writes_nothing() {
+        let (_tmp, dir) = folder();
+        let mut db = OutboundDb::open(&dir).unwrap();
+        let result = db.write(|tx| {
+            tx.insert(&message("a"), 0, now())?;
+            tx.insert(&message("a"), 0, now())
+        });
+        assert!(result.is_err());
+        assert_eq!(db.write(|tx| tx.insert(&message("a"), 0, now())).unwrap(), 1);
+    }
+
+    #[test]
+    fn a_legacy_continuation_is_adopted_once_and_an_own_one_wins() {
+        let (_tmp, dir) = folder();
+        let mut db = OutboundDb::open(&dir).unwrap();
+        db.write(|tx| tx.set_state("sdk_session_id", "old", now())).unwrap();
+        assert_eq!(db.continuation("Claude", now()).unwrap().as_deref(), Some("old"));
+        assert_eq!(db.state("continuation:claude").unwrap().as_deref(), Some("old"));
+        assert_eq!(db.state("sdk_session_id").unwrap(), None);
+
+        db.write(|tx| tx.set_state("sdk_session_id", "older", now())).unwrap();
+        assert_eq!(db.continuation("claude", now()).unwrap().as_deref(), Some("old"));
+        assert_eq!(db.state("sdk_session_id").unwrap(), None);
+        assert_eq!(db.continuation("demo", now()).unwrap(), None);
+    }
+
+    #[test]
+    fn an_older_file_gets_what_it_lacks_and_keeps_its_rows() {
+        let (_tmp, dir) = folder();
+        let old = Connection::open(dir.outbound_db()).unwrap();
+        old.execute_batch(
+            "CREATE TABLE messages_out (id TEXT PRIMARY KEY, seq INTEGER UNIQUE, in_reply_to TEXT,
+               timestamp TEXT NOT NULL, deliver_after TEXT, recurrence TEXT, kind TEXT NOT NULL,
+               platform_id TEXT, channel_type TEXT, thread_id TEXT, content TEXT NOT NULL);
+             INSERT INTO messages_out VALUES ('m',3,NULL,'t',NULL,NULL,'chat',NULL,NULL,NULL,'x');
+             CREATE TABLE session_state (key TEXT PRIMARY KEY, value TEXT NOT NULL);
+             INSERT INTO session_state VALUES ('sdk_session_id','s');",
+        )
+        .unwrap();
+        drop(old);
+        let mut db = OutboundDb::open(&dir).unwrap();
+        assert_eq!(db.write(|tx| tx.insert(&message("n"), 0, now())).unwrap(), 5);
+        assert_eq!(db.continuation("claude", now()).unwrap().as_deref(), Some("s"));
+        let state = ContainerState { phase: Some("turn".into()), ..ContainerState::default() };
+        db.write(|tx| tx.set_container_state(&state, now())).unwrap();
+    }
+
+    #[test]
+    fn the_file_keeps_a_rollback_journal() {
+        let (_tmp, dir) = folder();
+        let mut db = OutboundDb::open(&dir).unwrap();
+        db.write(|tx| tx.insert(&message("a"), 0, now())).unwrap();
+        let header = std::fs::read(dir.outbound_db()).unwrap();
+        assert_eq!(&header[18..20], [1, 1], "read and write format 1 is a rollback journal, 2 is WAL");
+        assert!(!dir.out().join("outbound.db-wal").exists());
+    }
+}

@@ -1,0 +1,120 @@
+//! The lines of the terminal's socket. `nanoclaw chat`, set-up scripts and tests speak them.
+
+use nanoclaw_session::content::Question;
+use serde::{Deserialize, Serialize};
+
+use crate::channel::TurnResult;
+
+/// A line from a client. With `text` or `attachments` it is a message; with `listen` the client
+/// asks for the replies of a chat without saying anything.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct FromClient {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub listen: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub text: Option<String>,
+    /// Route it as if it had come from this chat.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub to: Option<WireAddress>,
+    /// Where answers go, when not there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reply_to: Option<WireAddress>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sender: Option<String>,
+    #[serde(rename = "senderId", skip_serializing_if = "Option::is_none")]
+    pub sender_id: Option<String>,
+    /// The same id with the same text is the same message.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub id: Option<String>,
+    #[serde(rename = "isMention", skip_serializing_if = "std::ops::Not::not")]
+    pub is_mention: bool,
+    #[serde(rename = "isGroup", skip_serializing_if = "std::ops::Not::not")]
+    pub is_group: bool,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub attachments: Vec<WireAttachment>,
+}
+
+/// A chat, and a thread in it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct WireAddress {
+    pub channel_type: String,
+    pub platform_id: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub thread_id: Option<String>,
+}
+
+/// A file in a message.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct WireAttachment {
+    pub name: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mime_type: Option<String>,
+    /// base64
+    pub data: String,
+}
+
+/// A line to a client.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case", rename_all_fields = "camelCase")]
+pub enum ToClient {
+    /// The message with this id is on disk: it will not be lost.
+    Accepted {
+        id: String,
+    },
+    Text {
+        id: String,
+        text: String,
+        platform_id: String,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        in_reply_to: Option<String>,
+    },
+    File {
+        id: String,
+        name: String,
+        /** base64 */
+        data: String,
+    },
+    Edit {
+        id: String,
+        message_id: String,
+        text: String,
+    },
+    Reaction {
+        id: String,
+        message_id: String,
+        emoji: String,
+    },
+    Question {
+        id: String,
+        #[serde(flatten)]
+        question: Question,
+    },
+    /// The agent is done with these messages.
+    TurnEnd {
+        message_ids: Vec<String>,
+        result: WireTurnResult,
+    },
+    Error {
+        message: String,
+    },
+}
+
+/// How a turn ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum WireTurnResult {
+    Completed,
+    Failed,
+}
+
+impl From<TurnResult> for WireTurnResult {
+    fn from(result: TurnResult) -> Self {
+        match result {
+            TurnResult::Completed => WireTurnResult::Completed,
+            TurnResult::Failed => WireTurnResult::Failed,
+        }
+    }
+}

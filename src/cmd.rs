@@ -1,0 +1,159 @@
+//! The command line: its words, and which room does the work. Every command prints its result on
+//! stdout and everything else on stderr.
+
+mod chat;
+mod doctor;
+mod init;
+mod logs;
+mod run;
+mod status;
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Args, Parser, Subcommand};
+
+use crate::config::Settings;
+use crate::home::Home;
+
+/// Something failed.
+pub const FAILURE: u8 = 1;
+/// The command line was not understood.
+const USAGE: u8 = 2;
+/// A daemon holds the home.
+const HELD: u8 = 3;
+/// No answer in time.
+const NO_ANSWER: u8 = 4;
+
+/// A personal-assistant host for a machine you own.
+#[derive(Debug, Parser)]
+#[command(name = "nanoclaw", version, disable_help_subcommand = true)]
+struct Cli {
+    /// The folder everything lives in [default: $NANOCLAW_HOME, else ~/.nanoclaw]
+    #[arg(long, global = true, value_name = "DIR")]
+    home: Option<PathBuf>,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the daemon in the foreground; prints one line "ready ..." when it takes messages
+    Run(RunArgs),
+    /// Talk to your agent: send TEXT (or stdin) and print the answer, or chat on a terminal
+    ///
+    /// Exits with 0 when the turn is over, 4 when there was no answer in time.
+    Chat(ChatArgs),
+    /// Show the daemon, its sessions and their containers, memory and disk
+    Status(JsonArgs),
+    /// Check everything nanoclaw needs, each with its remedy; exits with 1 when something failed
+    Doctor(JsonArgs),
+    /// Show the host's log, or the kept container logs of a session
+    Logs(LogsArgs),
+    /// Set up the home: settings file, agent "main", the terminal
+    Init(InitArgs),
+}
+
+#[derive(Debug, Args)]
+struct RunArgs {
+    /// Stop the containers too when the daemon stops, instead of leaving them to the next start
+    #[arg(long)]
+    stop_containers: bool,
+}
+
+#[derive(Debug, Args)]
+struct ChatArgs {
+    /// What to say; without it, stdin is sent when it is not a terminal
+    text: Vec<String>,
+    /// The agent group to talk to [default: the first one]
+    #[arg(long, value_name = "GROUP")]
+    to: Option<String>,
+    /// How long to wait for the answer, in seconds
+    #[arg(long, value_name = "S", default_value_t = 300)]
+    timeout: u64,
+    /// Print each line of the socket as it is
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Args)]
+struct JsonArgs {
+    /// One JSON document on stdout
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Args)]
+struct LogsArgs {
+    /// A session's id, or the start of it
+    session: Option<String>,
+    /// Go on as the log grows
+    #[arg(short, long)]
+    follow: bool,
+}
+
+#[derive(Debug, Args)]
+struct InitArgs {
+    /// Ask nothing, take the defaults
+    #[arg(long)]
+    yes: bool,
+}
+
+/// How a command prints its result.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Format {
+    Text,
+    Json,
+}
+
+impl From<&JsonArgs> for Format {
+    fn from(args: &JsonArgs) -> Self {
+        if args.json { Format::Json } else { Format::Text }
+    }
+}
+
+/// Reads the arguments and runs the command.
+///
+/// # Errors
+/// What the command says.
+pub fn main() -> Result<ExitCode> {
+    main_with(std::env::args_os())
+}
+
+fn main_with(args: impl IntoIterator<Item = OsString>) -> Result<ExitCode> {
+    let cli = match Cli::try_parse_from(args) {
+        Ok(cli) => cli,
+        Err(e) => {
+            e.print()?;
+            return Ok(ExitCode::from(if e.use_stderr() { USAGE } else { 0 }));
+        }
+    };
+    let home = Home::locate(cli.home.as_deref())?;
+    match cli.command {
+        Command::Run(args) => run::run(home, &args),
+        Command::Chat(args) => chat::run(&home, &args),
+        Command::Status(args) => status::run(&home, Format::from(&args)),
+        Command::Doctor(args) => doctor::run(&home, &Settings::load(&home)?, Format::from(&args)),
+        Command::Logs(args) => logs::run(&home, &args),
+        Command::Init(args) => init::run(&home, &args),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn an_unknown_word_gets_a_suggestion() {
+        let error = Cli::try_parse_from(["nanoclaw", "statsu"]).unwrap_err().to_string();
+        assert!(error.contains("status"), "{error}");
+    }
+}

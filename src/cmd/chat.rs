@@ -1,0 +1,164 @@
+//! `nanoclaw chat`: a client of the terminal's socket; one message and its answer, or a
+//! conversation.
+
+mod interactive;
+
+use std::fs;
+use std::io::{self, BufRead, BufReader, IsTerminal, Read, Write};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use nanoclaw_session::layout::confined_file_name;
+
+use super::{ChatArgs, NO_ANSWER};
+use crate::channel::cli::wire::{FromClient, ToClient, WireAddress, WireTurnResult};
+use crate::channel::cli::{CHANNEL, LOCAL_CHAT};
+use crate::home::Home;
+use crate::setup;
+use crate::store::Store;
+
+pub fn run(home: &Home, args: &ChatArgs) -> Result<ExitCode> {
+    let chat = chat_for(home, args.to.as_deref())?;
+    let text = match (args.text.is_empty(), io::stdin().is_terminal()) {
+        (false, _) => args.text.join(" "),
+        (true, false) => {
+            let mut text = String::new();
+            io::stdin().read_to_string(&mut text).context("cannot read stdin")?;
+            text.trim_end().to_owned()
+        }
+        (true, true) => return interactive::run(home, &chat),
+    };
+    if text.is_empty() {
+        bail!("there is nothing to say: give TEXT, pipe something in, or run it on a terminal");
+    }
+    one_turn(home, &chat, text, args)
+}
+
+/// The terminal chat that reaches a group: the usual one for the group it is wired to, otherwise
+/// one of its own.
+fn chat_for(home: &Home, group: Option<&str>) -> Result<String> {
+    let Some(word) = group else { return Ok(LOCAL_CHAT.to_owned()) };
+    let store = Store::open_existing(&home.store(), crate::time::now())?;
+    let group = store.resolve_agent_group(word).map_err(|e| {
+        let known = store.agent_groups().unwrap_or_default().into_iter().map(|g| g.folder).collect::<Vec<_>>();
+        anyhow::anyhow!("{e}; there are: {}", known.join(", "))
+    })?;
+    if let Some(local) = store.find_messaging_group(CHANNEL, LOCAL_CHAT)? {
+        if store.find_wiring(&local.id, &group.id)?.is_some() {
+            return Ok(LOCAL_CHAT.to_owned());
+        }
+    }
+    let chat = format!("{LOCAL_CHAT}:{}", group.folder);
+    setup::wire_terminal(&store, &chat, &group)?;
+    Ok(chat)
+}
+
+/// The socket of the running daemon.
+fn connect(home: &Home) -> Result<UnixStream> {
+    let path = home.cli_socket();
+    UnixStream::connect(&path).map_err(|e| match e.kind() {
+        io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
+            anyhow::anyhow!(
+                "nanoclaw does not run on {}: start it with `nanoclaw run` (or `make run`)",
+                home.root().display()
+            )
+        }
+        _ => anyhow::Error::from(e).context(format!("cannot connect to {}", path.display())),
+    })
+}
+
+fn message(chat: &str, id: &str, text: String) -> FromClient {
+    FromClient {
+        text: Some(text),
+        id: Some(id.to_owned()),
+        to: (chat != LOCAL_CHAT).then(|| WireAddress {
+            channel_type: CHANNEL.to_owned(),
+            platform_id: chat.to_owned(),
+            thread_id: None,
+        }),
+        sender: std::env::var("USER").ok().filter(|u| !u.is_empty()),
+        ..FromClient::default()
+    }
+}
+
+fn say(stream: &mut impl Write, line: &FromClient) -> Result<()> {
+    let mut bytes = serde_json::to_vec(line)?;
+    bytes.push(b'\n');
+    Ok(stream.write_all(&bytes)?)
+}
+
+fn one_turn(home: &Home, chat: &str, text: String, args: &ChatArgs) -> Result<ExitCode> {
+    let mut stream = connect(home)?;
+    let id = crate::id::new_id("chat");
+    say(&mut stream, &message(chat, &id, text))?;
+    let until = Instant::now() + Duration::from_secs(args.timeout);
+    let mut lines = BufReader::new(stream.try_clone()?);
+    let mut accepted = false;
+    loop {
+        let left = until.saturating_duration_since(Instant::now());
+        stream.set_read_timeout(Some(left.max(Duration::from_millis(1))))?;
+        let mut line = String::new();
+        match lines.read_line(&mut line) {
+            Ok(0) => bail!(
+                "nanoclaw went away{}",
+                if accepted { "; your message is kept" } else { " before it took your message" }
+            ),
+            Ok(_) => {}
+            Err(e) if matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => {
+                eprintln!("no answer in {} s; it will be shown when you come back", args.timeout);
+                return Ok(ExitCode::from(NO_ANSWER));
+            }
+            Err(e) => return Err(e.into()),
+        }
+        if args.json {
+            print!("{line}");
+            io::stdout().flush()?;
+        }
+        match serde_json::from_str(&line)? {
+            ToClient::Accepted { .. } => accepted = true,
+            ToClient::Error { message } => bail!(message),
+            ToClient::TurnEnd { message_ids, result } if message_ids.contains(&id) => {
+                return Ok(ExitCode::from(u8::from(result == WireTurnResult::Failed)));
+            }
+            other if !args.json => {
+                for text in describe(home, &other)? {
+                    println!("{text}");
+                }
+                io::stdout().flush()?;
+            }
+            _ => {}
+        }
+    }
+}
+
+/// What a line says, for a person. A file is kept in the home's `received` folder.
+fn describe(home: &Home, line: &ToClient) -> Result<Vec<String>> {
+    Ok(match line {
+        ToClient::Text { text, .. } => vec![text.clone()],
+        ToClient::File { name, data, .. } => vec![format!("[file] {}", keep_file(home, name, data)?.display())],
+        ToClient::Edit { text, .. } => vec![format!("[edited] {text}")],
+        ToClient::Reaction { emoji, .. } => vec![format!("[reaction] {emoji}")],
+        ToClient::Question { question, .. } => {
+            let mut lines = vec![question.title.clone()];
+            lines.extend((!question.question.is_empty()).then(|| question.question.clone()));
+            lines.extend(question.options.iter().enumerate().map(|(i, o)| format!("  {}. {}", i + 1, o.label)));
+            lines
+        }
+        ToClient::Error { message } => vec![format!("[error] {message}")],
+        ToClient::Accepted { .. } | ToClient::TurnEnd { .. } => Vec::new(),
+    })
+}
+
+fn keep_file(home: &Home, name: &str, data: &str) -> Result<PathBuf> {
+    let folder = home.root().join("received");
+    fs::create_dir_all(&folder)?;
+    let path = folder.join(confined_file_name(name, |n| Path::new(&folder).join(n).exists()));
+    fs::write(&path, BASE64.decode(data).context("a file came damaged")?)
+        .with_context(|| format!("cannot write {}", path.display()))?;
+    Ok(path)
+}

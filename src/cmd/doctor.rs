@@ -1,0 +1,198 @@
+//! `nanoclaw doctor`: everything nanoclaw needs, checked, each with its remedy.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::process::ExitCode;
+
+use anyhow::Result;
+use nanoclaw_session::layout::SessionDir;
+use rustix::process::{getegid, geteuid};
+use serde::Serialize;
+
+use super::Format;
+use super::status::disk_available;
+use crate::config::Settings;
+use crate::container::docker::Docker;
+use crate::container::spec::User;
+use crate::home::Home;
+use crate::store::Store;
+
+/// Less free disk than this is a problem soon. bytes
+const LOW_DISK_BYTES: u64 = 200 << 20;
+
+/// One check's result.
+#[derive(Debug, Serialize)]
+struct Check {
+    name: &'static str,
+    ok: bool,
+    /// What was found.
+    found: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    remedy: Option<&'static str>,
+}
+
+pub fn run(home: &Home, settings: &Settings, format: Format) -> Result<ExitCode> {
+    home.create()?;
+    let mut checks = Vec::new();
+    let mut check = |name, result: Result<String, String>, remedy| {
+        if format == Format::Text {
+            print(name, &result, remedy);
+        }
+        let ok = result.is_ok();
+        let found = result.unwrap_or_else(|e| e);
+        checks.push(Check { name, ok, found, remedy: (!ok).then_some(remedy) });
+        ok
+    };
+
+    check("home", private(home), "chmod 700 the home and chmod 600 its .env");
+    check("disk", disk(home), "free some space: a full disk stops new messages");
+    check("database", database(home), "restore data/v2.db from a backup");
+    check("clock", clock(), "set the clock (`timedatectl`): tasks wait for a sane one");
+    let docker = Docker::new(&settings.containers.docker);
+    let engine =
+        check("docker", docker.ping().map_err(|e| e.to_string()), "install and start Docker: `make run` does both");
+    let runner = &settings.containers.runner;
+    let has_runner = check(
+        "runner",
+        if runner.is_file() { Ok(runner.display().to_string()) } else { Err(format!("not at {}", runner.display())) },
+        "build it: `make build`",
+    );
+    let image = &settings.containers.image;
+    let has_image = engine && {
+        let found = match docker.image_id(image) {
+            Ok(Some(id)) => Ok(format!("{image} {}", id.trim_start_matches("sha256:").get(..12).unwrap_or(&id))),
+            Ok(None) => Err(format!("there is no {image}")),
+            Err(e) => Err(e.to_string()),
+        };
+        check("image", found, "build it: `make image`")
+    };
+    if has_image && has_runner {
+        let found = runner_in_image(home, settings, &docker);
+        check(
+            "runner-in-image",
+            found,
+            "the runner must be static and out/ writable for the container's user: `make build`",
+        );
+    }
+    if has_image {
+        check(
+            "memory-limit",
+            memory_limit(settings, &docker),
+            "enable the memory cgroup (on a Pi: cgroup_enable=memory in cmdline.txt)",
+        );
+    }
+
+    let failed = checks.iter().any(|c| !c.ok);
+    if format == Format::Json {
+        println!("{}", serde_json::to_string_pretty(&checks)?);
+    }
+    Ok(ExitCode::from(u8::from(failed)))
+}
+
+fn print(name: &str, result: &Result<String, String>, remedy: &str) {
+    match result {
+        Ok(found) => println!("ok      {name}: {found}"),
+        Err(found) => println!("FAILED  {name}: {found}\n        {remedy}"),
+    }
+}
+
+fn private(home: &Home) -> Result<String, String> {
+    for (path, allowed) in [(home.root().to_owned(), 0o700), (home.env_file(), 0o600)] {
+        match fs::metadata(&path) {
+            Ok(meta) if meta.permissions().mode() & 0o777 & !allowed != 0 => {
+                return Err(format!("{} is open to others", path.display()));
+            }
+            Ok(_) => {}
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
+            Err(e) => return Err(format!("{}: {e}", path.display())),
+        }
+    }
+    Ok(home.root().display().to_string())
+}
+
+fn disk(home: &Home) -> Result<String, String> {
+    match disk_available(home) {
+        Some(bytes) if bytes >= LOW_DISK_BYTES => Ok(format!("{} MiB free", bytes >> 20)),
+        Some(bytes) => Err(format!("only {} MiB free", bytes >> 20)),
+        None => Err("the free space is not known".into()),
+    }
+}
+
+fn database(home: &Home) -> Result<String, String> {
+    let store = Store::open(&home.store(), crate::time::now()).map_err(|e| e.to_string())?;
+    match store.integrity_problems() {
+        Ok(problems) if problems.is_empty() => Ok("sound".into()),
+        Ok(problems) => Err(problems.join("; ")),
+        Err(e) => Err(e.to_string()),
+    }
+}
+
+/// A board without a battery clock starts in the past.
+fn clock() -> Result<String, String> {
+    const BUILT_AFTER: i64 = 1_790_000_000; // September 2026
+    let now = crate::time::now();
+    if now.as_second() > BUILT_AFTER { Ok(now.to_string()) } else { Err(format!("it says {now}")) }
+}
+
+/// Runs the real runner in the real image as the real user, on a folder laid out like a session.
+fn runner_in_image(home: &Home, settings: &Settings, docker: &Docker) -> Result<String, String> {
+    let user = User::for_host(geteuid().as_raw(), getegid().as_raw());
+    let root = home.data().join("doctor");
+    let dir = SessionDir::new(&root);
+    let probe = || -> Result<Vec<u8>> {
+        dir.prepare()?;
+        std::os::unix::fs::chown(dir.out(), Some(user.uid), Some(user.gid))?;
+        let mount = |source: &std::path::Path, target: &str, access: &str| {
+            format!("type=bind,source={},target={target}{access}", source.display())
+        };
+        Ok(docker.try_out(&[
+            "run",
+            "--rm",
+            "--pull=never",
+            "--read-only",
+            "--cap-drop=ALL",
+            "--network=none",
+            &format!("--user={}:{}", user.uid, user.gid),
+            "--mount",
+            &mount(dir.root(), "/workspace", ",readonly"),
+            "--mount",
+            &mount(&dir.out(), "/workspace/out", ""),
+            "--mount",
+            &mount(&settings.containers.runner, crate::container::spec::RUNNER, ",readonly"),
+            "--entrypoint",
+            crate::container::spec::RUNNER,
+            &settings.containers.image,
+            "probe",
+        ])?)
+    };
+    let result = probe();
+    // What is left is a few empty files in our own folder.
+    let _ = fs::remove_dir_all(&root);
+    match result {
+        Ok(line) => Ok(String::from_utf8_lossy(&line).trim().to_owned()),
+        Err(e) => Err(format!("{e:#}")),
+    }
+}
+
+/// Some kernels accept a limit and do not enforce it: ask for more than is allowed and see.
+fn memory_limit(settings: &Settings, docker: &Docker) -> Result<String, String> {
+    let greedy = "import sys\nb=bytearray(96*1024*1024)\nfor i in range(0,len(b),4096): b[i]=1\nprint('got it')";
+    let args = [
+        "run",
+        "--rm",
+        "--pull=never",
+        "--network=none",
+        "--memory=48m",
+        "--memory-swap=48m",
+        "--entrypoint",
+        "python3",
+        &settings.containers.image,
+        "-c",
+        greedy,
+    ];
+    match docker.try_out(&args) {
+        Ok(_) => Err("a container got twice its limit".into()),
+        Err(crate::container::docker::DockerError::Failed(why)) if !why.contains("got it") => Ok("enforced".into()),
+        Err(e) => Err(e.to_string()),
+    }
+}

@@ -1,0 +1,167 @@
+//! `nanoclaw status`: what there is, read from the home; the daemon need not run.
+
+use std::os::unix::net::UnixStream;
+use std::process::ExitCode;
+
+use anyhow::{Context, Result};
+use nanoclaw_session::alive::last_heartbeat;
+use nanoclaw_session::inbound::{Durability, InboundDb};
+use nanoclaw_session::time::format_utc;
+use serde::Serialize;
+
+use super::Format;
+use crate::home::{Home, LockError};
+use crate::store::{Session, Store, StoreError};
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Status {
+    home: String,
+    daemon: Daemon,
+    sessions: Vec<SessionStatus>,
+    waiting_notices: usize,
+    memory_available_bytes: Option<u64>,
+    disk_available_bytes: Option<u64>,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Daemon {
+    running: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pid: Option<u32>,
+    /// The terminal's socket answers.
+    accepting: bool,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct SessionStatus {
+    id: String,
+    agent_group: String,
+    chat: Option<String>,
+    container: String,
+    container_name: Option<String>,
+    /// Messages that wait for the agent.
+    queued: usize,
+    /// Answers that wait for their channel.
+    undelivered: usize,
+    last_active: Option<String>,
+    last_progress: Option<String>,
+    last_end: Option<String>,
+    last_error: Option<String>,
+}
+
+pub fn run(home: &Home, format: Format) -> Result<ExitCode> {
+    let status = collect(home)?;
+    match format {
+        Format::Json => println!("{}", serde_json::to_string_pretty(&status)?),
+        Format::Text => print(&status),
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn collect(home: &Home) -> Result<Status> {
+    let store = match Store::open_existing(&home.store(), crate::time::now()) {
+        Err(StoreError::NotFound { .. }) => {
+            anyhow::bail!(
+                "there is nothing at {} yet: `nanoclaw init` or `nanoclaw run` sets it up",
+                home.root().display()
+            )
+        }
+        other => other.with_context(|| format!("cannot open {}", home.store().display()))?,
+    };
+    let daemon = match home.lock() {
+        Ok(_free) => Daemon { running: false, pid: None, accepting: false },
+        Err(LockError::Held { pid }) => {
+            Daemon { running: true, pid, accepting: UnixStream::connect(home.cli_socket()).is_ok() }
+        }
+        Err(e) => return Err(e.into()),
+    };
+    let sessions = store.active_sessions()?.iter().map(|s| session_status(home, &store, s)).collect::<Result<_>>()?;
+    Ok(Status {
+        home: home.root().display().to_string(),
+        daemon,
+        sessions,
+        waiting_notices: store.pending_host_messages(1_000)?.len(),
+        memory_available_bytes: memory_available(),
+        disk_available_bytes: disk_available(home),
+    })
+}
+
+fn session_status(home: &Home, store: &Store, session: &Session) -> Result<SessionStatus> {
+    let dir = home.session(&session.agent_group_id, &session.id);
+    let mut last_error = None;
+    let (queued, attempts) = if dir.inbound_db().exists() {
+        let look = || -> rusqlite::Result<_> {
+            let db = InboundDb::open(&dir, Durability::Normal)?;
+            Ok((db.unfinished_ids()?.len(), db.attempts()?))
+        };
+        look().unwrap_or_else(|e| {
+            last_error = Some(format!("inbound.db: {e}"));
+            (0, Vec::new())
+        })
+    } else {
+        (0, Vec::new())
+    };
+    let run = store.container_runs_of(&session.id, 1)?.pop();
+    let chat = crate::destinations::own_chat(store, session)?;
+    Ok(SessionStatus {
+        id: session.id.clone(),
+        agent_group: store.agent_group(&session.agent_group_id)?.folder,
+        chat: chat.map(|c| c.to_string()),
+        container: session.container_status.to_string(),
+        container_name: run.as_ref().map(|r| r.container_name.clone()),
+        queued,
+        undelivered: attempts.len(),
+        last_active: session.last_active.map(format_utc),
+        last_progress: last_heartbeat(&dir).map(format_utc),
+        last_end: run.and_then(|r| r.end_reason).map(|reason| reason.to_string()),
+        last_error: last_error.or_else(|| attempts.into_iter().find_map(|a| a.last_error)),
+    })
+}
+
+fn print(status: &Status) {
+    let daemon = match (&status.daemon.running, status.daemon.pid) {
+        (true, Some(pid)) => format!("running (process {pid})"),
+        (true, None) => "running".to_owned(),
+        (false, _) => "not running: start it with `nanoclaw run`".to_owned(),
+    };
+    println!("home      {}", status.home);
+    println!("daemon    {daemon}");
+    let mib = |bytes: Option<u64>| bytes.map_or("unknown".to_owned(), |b| format!("{} MiB", b >> 20));
+    println!(
+        "available {} of memory, {} of disk",
+        mib(status.memory_available_bytes),
+        mib(status.disk_available_bytes)
+    );
+    if status.waiting_notices > 0 {
+        println!("notices   {} of ours wait to be delivered", status.waiting_notices);
+    }
+    println!("sessions  {}", status.sessions.len());
+    for s in &status.sessions {
+        let chat = s.chat.as_deref().unwrap_or("no chat of its own");
+        println!("  {}  {} in {chat}: container {}", s.id, s.agent_group, s.container);
+        println!(
+            "    queued {}, undelivered {}, last active {}, last progress {}",
+            s.queued,
+            s.undelivered,
+            s.last_active.as_deref().unwrap_or("never"),
+            s.last_progress.as_deref().unwrap_or("never"),
+        );
+        if let Some(error) = &s.last_error {
+            println!("    last error: {error}");
+        }
+    }
+}
+
+fn memory_available() -> Option<u64> {
+    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let line = text.lines().find_map(|l| l.strip_prefix("MemAvailable:"))?;
+    line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok().map(|kib| kib * 1024)
+}
+
+/// What a user may still write below the home. bytes
+pub fn disk_available(home: &Home) -> Option<u64> {
+    rustix::fs::statvfs(home.root()).ok().map(|fs| fs.f_bavail * fs.f_frsize)
+}

@@ -1,0 +1,385 @@
+//! The docker CLI as a driver: each call runs it once, to its end, with a deadline. Any
+//! docker-compatible CLI will do (`DOCKER=podman`).
+//!
+//! Every function blocks: they are called on worker threads, never on an actor's own. Output is
+//! parsed by pure functions, tested on what the CLI really printed.
+
+use std::fmt;
+use std::fs;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::time::Duration;
+
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use serde::Deserialize;
+
+use super::spec::{INSTALL_LABEL, SESSION_LABEL, Spec};
+use crate::process::{self, Invocation, Output};
+
+/// `docker run` pulls nothing and waits for nothing but the start of one process.
+const RUN_DEADLINE: Duration = Duration::from_secs(60);
+/// Questions to the engine.
+const ASK_DEADLINE: Duration = Duration::from_secs(15);
+/// What a container gets between SIGTERM and SIGKILL. seconds
+const STOP_GRACE_S: u32 = 8;
+/// Lines of a container's log that are kept.
+const KEPT_LOG_LINES: &str = "2000";
+
+/// The CLI.
+#[derive(Debug, Clone)]
+pub struct Docker {
+    program: String,
+}
+
+/// Why a call failed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum DockerError {
+    /// The program is not there.
+    NotInstalled { program: String },
+    /// The engine did not answer in time.
+    TimedOut,
+    /// The CLI said no; its last words.
+    Failed(String),
+    /// It answered something we cannot read.
+    Unreadable(String),
+}
+
+impl fmt::Display for DockerError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            DockerError::NotInstalled { program } => {
+                write!(f, "{program} is not installed: run `make run`, or set DOCKER to a docker-compatible program")
+            }
+            DockerError::TimedOut => f.write_str("the container engine did not answer in time"),
+            DockerError::Failed(words) => f.write_str(words),
+            DockerError::Unreadable(what) => write!(f, "the container engine answered something unreadable: {what}"),
+        }
+    }
+}
+
+impl std::error::Error for DockerError {}
+
+/// What the engine says about a container.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Inspected {
+    pub id: String,
+    pub name: String,
+    /// The session it serves, from its label.
+    pub session_id: Option<String>,
+    pub state: State,
+}
+
+/// Whether it lives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum State {
+    /// Created and not started yet, or being taken down: neither alive nor proven dead.
+    InBetween,
+    /// With the process id of its init, 0 when the engine's processes are not ours to see.
+    Running {
+        pid: u32,
+    },
+    Exited {
+        code: i64,
+        oom_killed: bool,
+    },
+}
+
+/// A container that was started.
+#[derive(Debug)]
+pub struct Started {
+    pub container_id: String,
+    pub life: Life,
+}
+
+/// How its end will be noticed.
+#[derive(Debug)]
+pub enum Life {
+    /// Readable when its init is gone.
+    Pidfd(OwnedFd),
+    /// Its processes are not ours to see: the engine must be asked.
+    AskEngine,
+    /// It ended before we could look.
+    Over,
+}
+
+impl Docker {
+    pub fn new(program: &str) -> Docker {
+        Docker { program: program.to_owned() }
+    }
+
+    /// Starts the container and finds out how to notice its end.
+    ///
+    /// # Errors
+    /// [`DockerError`]; a container that was created but not started is removed.
+    pub fn start(&self, spec: &Spec) -> Result<Started, DockerError> {
+        let invocation = Invocation {
+            program: self.program.clone(),
+            args: spec.run_args(),
+            env: spec.secret_env.clone(),
+            deadline: RUN_DEADLINE,
+        };
+        let container_id = match self.checked(&invocation) {
+            Ok(output) => text(&output),
+            Err(e) => {
+                // It holds the name otherwise. Nothing to remove is the usual case.
+                let _ = self.remove(&spec.name);
+                return Err(e);
+            }
+        };
+        Ok(Started { life: self.life(&container_id)?, container_id })
+    }
+
+    /// How the end of this container will be noticed.
+    ///
+    /// # Errors
+    /// [`DockerError`].
+    pub fn life(&self, container: &str) -> Result<Life, DockerError> {
+        match self.inspect(container)? {
+            Some(Inspected { id, state: State::Running { pid }, .. }) => Ok(open_pidfd(pid, &id)),
+            Some(Inspected { state: State::InBetween, .. }) => Ok(Life::AskEngine),
+            Some(Inspected { state: State::Exited { .. }, .. }) | None => Ok(Life::Over),
+        }
+    }
+
+    /// What the engine says about one container; `None` when it knows none of this name.
+    ///
+    /// # Errors
+    /// [`DockerError`].
+    pub fn inspect(&self, container: &str) -> Result<Option<Inspected>, DockerError> {
+        let output = self.call(&["inspect", "--type", "container", container], ASK_DEADLINE)?;
+        if output.succeeded() {
+            return Ok(parse_inspect(&output.stdout)?.pop());
+        }
+        // The CLI exits with 1 for "no such container" and for "no engine" alike: ask the engine
+        // whether it is there before believing that the container is not.
+        self.ping()?;
+        Ok(None)
+    }
+
+    /// Every container of this install, alive or not.
+    ///
+    /// # Errors
+    /// [`DockerError`].
+    pub fn list(&self, install_id: &str) -> Result<Vec<Inspected>, DockerError> {
+        let filter = format!("label={INSTALL_LABEL}={install_id}");
+        let output = self.ask(&["ps", "--all", "--quiet", "--no-trunc", "--filter", &filter])?;
+        let ids = text(&output);
+        let mut args = vec!["inspect", "--type", "container"];
+        args.extend(ids.lines());
+        if args.len() == 3 {
+            return Ok(Vec::new());
+        }
+        // Not `ask`: it fails as a whole when one of them has just been removed.
+        parse_inspect(&self.call(&args, ASK_DEADLINE)?.stdout)
+    }
+
+    /// The last lines a container printed.
+    ///
+    /// # Errors
+    /// [`DockerError`].
+    pub fn logs(&self, container: &str) -> Result<Vec<u8>, DockerError> {
+        let output = self.ask(&["logs", "--timestamps", "--tail", KEPT_LOG_LINES, container])?;
+        Ok([output.stdout, output.stderr].concat())
+    }
+
+    /// Removes a container, killing it if need be. Idempotent.
+    ///
+    /// # Errors
+    /// [`DockerError`].
+    pub fn remove(&self, container: &str) -> Result<(), DockerError> {
+        let output = self.call(&["rm", "--force", "--volumes", container], RUN_DEADLINE)?;
+        if output.succeeded() {
+            return Ok(());
+        }
+        match self.inspect(container)? {
+            None => Ok(()),
+            Some(_) => Err(DockerError::Failed(output.complaint())),
+        }
+    }
+
+    /// Asks a container to end, and kills it when it does not.
+    ///
+    /// # Errors
+    /// [`DockerError`].
+    pub fn stop(&self, container: &str) -> Result<(), DockerError> {
+        self.ask(&["stop", "--time", &STOP_GRACE_S.to_string(), container]).map(drop)
+    }
+
+    /// Whether the engine answers; its version.
+    ///
+    /// # Errors
+    /// [`DockerError`].
+    pub fn ping(&self) -> Result<String, DockerError> {
+        self.ask(&["version", "--format", "{{.Server.Version}}"]).map(|output| text(&output))
+    }
+
+    /// The id of an image; `None` when there is none of this name.
+    ///
+    /// # Errors
+    /// [`DockerError`].
+    pub fn image_id(&self, image: &str) -> Result<Option<String>, DockerError> {
+        let output = self.call(&["image", "inspect", "--format", "{{.Id}}", image], ASK_DEADLINE)?;
+        if output.succeeded() {
+            return Ok(Some(text(&output)));
+        }
+        self.ping()?;
+        Ok(None)
+    }
+
+    /// Runs a container to its end in the foreground; what it printed. For `doctor`.
+    ///
+    /// # Errors
+    /// [`DockerError`].
+    pub fn try_out(&self, args: &[&str]) -> Result<Vec<u8>, DockerError> {
+        let args = args.iter().map(|a| (*a).to_owned()).collect();
+        let invocation = Invocation { program: self.program.clone(), args, env: Vec::new(), deadline: RUN_DEADLINE };
+        self.checked(&invocation).map(|output| output.stdout)
+    }
+
+    fn ask(&self, args: &[&str]) -> Result<Output, DockerError> {
+        succeeded(self.call(args, ASK_DEADLINE)?)
+    }
+
+    fn call(&self, args: &[&str], deadline: Duration) -> Result<Output, DockerError> {
+        let args = args.iter().map(|a| (*a).to_owned()).collect();
+        self.execute(&Invocation { program: self.program.clone(), args, env: Vec::new(), deadline })
+    }
+
+    fn checked(&self, invocation: &Invocation) -> Result<Output, DockerError> {
+        succeeded(self.execute(invocation)?)
+    }
+
+    fn execute(&self, invocation: &Invocation) -> Result<Output, DockerError> {
+        match process::run(invocation) {
+            Ok(output) => Ok(output),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                Err(DockerError::NotInstalled { program: self.program.clone() })
+            }
+            Err(e) => Err(DockerError::Failed(format!("cannot start {}: {e}", self.program))),
+        }
+    }
+}
+
+fn succeeded(output: Output) -> Result<Output, DockerError> {
+    match output.ended {
+        process::Ended::Code(0) => Ok(output),
+        process::Ended::TimedOut => Err(DockerError::TimedOut),
+        _ => Err(DockerError::Failed(output.complaint())),
+    }
+}
+
+fn text(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).trim().to_owned()
+}
+
+/// Opens the container's init, and makes sure that the process id was not reused meanwhile.
+fn open_pidfd(pid: u32, container_id: &str) -> Life {
+    let Some(process) = i32::try_from(pid).ok().and_then(Pid::from_raw) else { return Life::AskEngine };
+    match pidfd_open(process, PidfdFlags::empty()) {
+        Ok(fd) => {
+            let cgroup = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
+            if cgroup.contains(container_id) { Life::Pidfd(fd) } else { Life::AskEngine }
+        }
+        // Gone already, or never visible here: the engine knows which.
+        Err(_) => Life::AskEngine,
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct RawContainer {
+    id: String,
+    name: String,
+    state: RawState,
+    config: RawConfig,
+}
+
+#[derive(Deserialize)]
+struct RawConfig {
+    #[serde(rename = "Labels", default)]
+    labels: Option<std::collections::BTreeMap<String, String>>,
+}
+
+#[derive(Deserialize)]
+struct RawState {
+    #[serde(rename = "Status")]
+    status: String,
+    #[serde(rename = "Pid", default)]
+    pid: u32,
+    #[serde(rename = "ExitCode", default)]
+    exit_code: i64,
+    #[serde(rename = "OOMKilled", default)]
+    oom_killed: bool,
+}
+
+fn parse_inspect(json: &[u8]) -> Result<Vec<Inspected>, DockerError> {
+    let raw: Vec<RawContainer> = serde_json::from_slice(json).map_err(|e| DockerError::Unreadable(e.to_string()))?;
+    Ok(raw
+        .into_iter()
+        .map(|c| Inspected {
+            session_id: c.config.labels.and_then(|mut labels| labels.remove(SESSION_LABEL)),
+            state: match c.state.status.as_str() {
+                "running" | "paused" => State::Running { pid: c.state.pid },
+                "exited" | "dead" | "stopped" => {
+                    State::Exited { code: c.state.exit_code, oom_killed: c.state.oom_killed }
+                }
+                _ => State::InBetween,
+            },
+            id: c.id,
+            // Docker prints a leading slash, podman none.
+            name: c.name.trim_start_matches('/').to_owned(),
+        })
+        .collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Cut down from `docker inspect` of 20.10.24.
+    const RUNNING: &str = r#"[{"Id":"4f1d","Created":"2026-11-21T04:40:00Z","Path":"/sbin/docker-init",
+        "State":{"Status":"running","Running":true,"Paused":false,"OOMKilled":false,"Dead":false,"Pid":4242,
+        "ExitCode":0,"Error":"","StartedAt":"2026-11-21T04:40:01Z","FinishedAt":"0001-01-01T00:00:00Z"},
+        "Name":"/nanoclaw-main-1","Config":{"Labels":{"nanoclaw.install":"abc","nanoclaw.session":"s1"}}}]"#;
+
+    #[test]
+    fn a_running_container_has_its_pid_and_session() {
+        let parsed = parse_inspect(RUNNING.as_bytes()).unwrap();
+        assert_eq!(
+            parsed,
+            [Inspected {
+                id: "4f1d".into(),
+                name: "nanoclaw-main-1".into(),
+                session_id: Some("s1".into()),
+                state: State::Running { pid: 4242 },
+            }]
+        );
+    }
+
+    #[test]
+    fn an_exited_container_has_its_code() {
+        let json = RUNNING
+            .replace("\"running\"", "\"exited\"")
+            .replace("\"ExitCode\":0", "\"ExitCode\":137")
+            .replace("\"OOMKilled\":false", "\"OOMKilled\":true");
+        assert_eq!(parse_inspect(json.as_bytes()).unwrap()[0].state, State::Exited { code: 137, oom_killed: true });
+    }
+
+    #[test]
+    fn one_that_was_created_is_neither_alive_nor_dead_and_may_have_no_labels() {
+        let json = r#"[{"Id":"x","Name":"y","State":{"Status":"created"},"Config":{"Labels":null}}]"#;
+        let parsed = parse_inspect(json.as_bytes()).unwrap().pop().unwrap();
+        assert_eq!((parsed.state, parsed.session_id), (State::InBetween, None));
+    }
+
+    #[test]
+    fn garbage_is_unreadable_and_not_an_empty_list() {
+        assert!(matches!(parse_inspect(b"Segmentation fault"), Err(DockerError::Unreadable(_))));
+    }
+
+    #[test]
+    fn a_missing_cli_is_named_with_a_remedy() {
+        let error = Docker::new("no-such-docker").ping().unwrap_err();
+        assert!(error.to_string().contains("no-such-docker is not installed"), "{error}");
+    }
+}

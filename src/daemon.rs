@@ -1,0 +1,256 @@
+//! The daemon: who talks to whom. Every channel between threads is made here, every long-lived
+//! thread is started here, and all of them are stopped here, in order.
+//!
+//! ```text
+//! poller ──Batch──► router ──Wake──► sweep ◄──Died── watcher
+//!    └──Ready──────────┐              │  ▲              │
+//!                      ▼    Live/Dead ▼  │ Drained      │ Changed
+//!             sender ◄──────────── delivery ◄───────────┘
+//!                └──────Outcome──────▲
+//! ```
+//!
+//! Sends go along the arrows and block when a queue is full, but for those of delivery, which
+//! never block: so there is no cycle in which everybody waits.
+//!
+//! Stopping goes against the arrows: pollers first, then the router has nothing left to do,
+//! delivery waits for what is in flight, the sweep leaves containers running or stops them.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use crossbeam_channel::{Receiver, Sender, bounded};
+use nanoclaw_session::inbound::roll_back_journal;
+
+use crate::channel::{Channel, Stop, cli};
+use crate::config::Settings;
+use crate::container::docker::Docker;
+use crate::delivery::{self, Delivery};
+use crate::gateway::Gateway;
+use crate::home::{Home, HomeLock};
+use crate::poller::Poller;
+use crate::router::{self, Router};
+use crate::sender;
+use crate::setup;
+use crate::store::Store;
+use crate::sweep::{self, OnStop, Sweep};
+use crate::thread::{Actor, spawn_actor};
+use crate::watch::{Watcher, watcher};
+
+/// Events that wait for an actor. A burst of messages is one event, so this is plenty.
+const ACTOR_QUEUE: usize = 1_024;
+/// Batches that wait for the router.
+const ROUTER_QUEUE: usize = 16;
+/// Items that wait for a sender; the rest waits in delivery, in its conversations.
+const SENDER_QUEUE: usize = 16;
+/// How long everything may take to stop.
+const STOP_DEADLINE: Duration = Duration::from_secs(10);
+
+/// What the daemon is told from outside.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Signal {
+    Stop,
+    /// Settings that may change while running are read again.
+    Reload,
+}
+
+/// What becomes of containers when the daemon stops.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ContainersAtStop {
+    LeaveRunning,
+    Stop,
+}
+
+/// A running daemon.
+pub struct Daemon {
+    _lock: HomeLock,
+    home: Arc<Home>,
+    stop_polling: Stop,
+    router: Sender<router::Event>,
+    delivery: Sender<delivery::Event>,
+    sweep: Sender<sweep::Event>,
+    watcher: Watcher,
+    ended: Receiver<&'static str>,
+    threads: Threads,
+}
+
+/// The threads, in the order in which they are stopped.
+struct Threads {
+    pollers: Vec<Actor>,
+    gateway: Actor,
+    router: Actor,
+    delivery: Actor,
+    sweep: Actor,
+    senders: Vec<Actor>,
+    watcher: Actor,
+}
+
+impl Daemon {
+    /// Takes the home and starts everything. When this returns, messages are taken.
+    ///
+    /// # Errors
+    /// What is wrong and what helps; nothing runs then.
+    pub fn start(home: Home, settings: Settings) -> Result<Daemon> {
+        let lock = home.lock()?;
+        let now = crate::time::now();
+        let open_store =
+            || Store::open(&home.store(), now).with_context(|| format!("cannot open {}", home.store().display()));
+        let store = open_store()?;
+        for made in setup::ensure_defaults(&store, &settings.agents)? {
+            log::info!("First set-up: {made}");
+        }
+        roll_back_journals(&home, &store);
+        let channels = vec![cli::open(&home.cli_socket())?];
+        let gateway = Gateway::open(&home.gateway_dir(), &home.store(), settings.gateway.clone())?;
+
+        let (home, settings) = (Arc::new(home), Arc::new(settings));
+        let open_store = || Store::open(&home.store(), now);
+        let (ended_tx, ended) = bounded(16);
+        let (router_tx, router_rx) = bounded(ROUTER_QUEUE);
+        let (delivery_tx, delivery_rx) = bounded(ACTOR_QUEUE);
+        let (sweep_tx, sweep_rx) = bounded(ACTOR_QUEUE);
+        let stop_polling = Stop::new()?;
+        let actor = |name, body: Box<dyn FnOnce() + Send>| {
+            spawn_actor(name, ended_tx.clone(), body).with_context(|| format!("cannot start the thread {name}"))
+        };
+
+        let (watcher, watch_body) = watcher(delivery_tx.clone(), sweep_tx.clone())?;
+        let watcher_thread = actor("watcher", Box::new(watch_body))?;
+
+        let mut senders = HashMap::new();
+        let mut sender_threads = Vec::new();
+        let mut inbounds = Vec::new();
+        for Channel { name, inbound, outbound } in channels {
+            let (items_tx, items_rx) = bounded(SENDER_QUEUE);
+            senders.insert(name, items_tx);
+            let delivery = delivery_tx.clone();
+            sender_threads.push(actor(name, Box::new(move || sender::run(outbound, &items_rx, &delivery)))?);
+            inbounds.push((name, inbound));
+        }
+
+        let sweep = Sweep {
+            store,
+            home: Arc::clone(&home),
+            settings: Arc::clone(&settings),
+            docker: Docker::new(&settings.containers.docker),
+            watcher: watcher.clone(),
+            delivery: delivery_tx.clone(),
+            me: sweep_tx.clone(),
+        };
+        let sweep_thread = actor("sweep", Box::new(move || sweep.run(&sweep_rx)))?;
+
+        let delivery = Delivery { store: open_store()?, home: Arc::clone(&home), sweep: sweep_tx.clone(), senders };
+        let delivery_thread = actor("delivery", Box::new(move || delivery.run(&delivery_rx)))?;
+
+        let router = Router { store: open_store()?, home: Arc::clone(&home), sweep: sweep_tx.clone() };
+        let router_thread = actor("router", Box::new(move || router.run(&router_rx)))?;
+
+        let stop = stop_polling.clone();
+        let gateway_thread = actor("gateway", Box::new(move || gateway.run(&stop)))?;
+
+        let mut pollers = Vec::new();
+        for (channel, inbound) in inbounds {
+            let poller = Poller {
+                channel,
+                inbound,
+                store: open_store()?,
+                router: router_tx.clone(),
+                delivery: delivery_tx.clone(),
+                stop: stop_polling.clone(),
+            };
+            pollers.push(actor("poller", Box::new(move || poller.run()))?);
+        }
+        Ok(Daemon {
+            _lock: lock,
+            home,
+            stop_polling,
+            router: router_tx,
+            delivery: delivery_tx,
+            sweep: sweep_tx,
+            watcher,
+            ended,
+            threads: Threads {
+                pollers,
+                gateway: gateway_thread,
+                router: router_thread,
+                delivery: delivery_thread,
+                sweep: sweep_thread,
+                senders: sender_threads,
+                watcher: watcher_thread,
+            },
+        })
+    }
+
+    /// Runs until told to stop, or until a thread ends that should not.
+    ///
+    /// # Errors
+    /// A thread ended early; the process should end with a failure and be started again.
+    pub fn run(self, signals: &Receiver<Signal>, containers: ContainersAtStop) -> Result<()> {
+        loop {
+            crossbeam_channel::select! {
+                recv(signals) -> signal => match signal {
+                    Ok(Signal::Reload) => self.reload(),
+                    Ok(Signal::Stop) | Err(_) => return self.stop(containers),
+                },
+                recv(self.ended) -> name => {
+                    let name = name.unwrap_or("?");
+                    bail!("the thread {name} ended early; see the log above");
+                }
+            }
+        }
+    }
+
+    fn reload(&self) {
+        match Settings::load(&self.home) {
+            Ok(settings) => {
+                crate::log::set_level(settings.log.level);
+                log::info!("Settings read again: NANOCLAW_LOG; the rest wants a restart level={}", settings.log.level);
+            }
+            Err(e) => log::error!("Settings were not read again error={e:#}"),
+        }
+    }
+
+    fn stop(self, containers: ContainersAtStop) -> Result<()> {
+        let until = Instant::now() + STOP_DEADLINE;
+        log::info!("Stopping");
+        let mut late = Vec::new();
+        let mut join = |actor: Actor| late.extend(actor.join_until(until).err());
+
+        self.stop_polling.now();
+        self.threads.pollers.into_iter().for_each(&mut join);
+        join(self.threads.gateway);
+        drop(self.router);
+        join(self.threads.router);
+        // Containers go while delivery still reads their last words.
+        let on_stop = match containers {
+            ContainersAtStop::LeaveRunning => OnStop::LeaveRunning,
+            ContainersAtStop::Stop => OnStop::StopContainers { until },
+        };
+        let sweep_told = self.sweep.send_deadline(sweep::Event::Stop(on_stop), until).is_ok();
+        if sweep_told {
+            join(self.threads.sweep);
+        }
+        if self.delivery.send_deadline(delivery::Event::Stop { until }, until).is_ok() {
+            join(self.threads.delivery);
+        }
+        self.threads.senders.into_iter().for_each(&mut join);
+        self.watcher.stop();
+        join(self.threads.watcher);
+        if late.is_empty() { Ok(()) } else { bail!("these threads did not end in time: {}", late.join(", ")) }
+    }
+}
+
+/// What a host that died inside a commit left behind. Containers may not do it, and must not
+/// wait for the next message.
+fn roll_back_journals(home: &Home, store: &Store) {
+    let sessions = match store.active_sessions() {
+        Ok(sessions) => sessions,
+        Err(e) => return log::error!("Sessions could not be read error={e}"),
+    };
+    for session in sessions {
+        if let Err(e) = roll_back_journal(&home.session(&session.agent_group_id, &session.id)) {
+            log::warn!("A journal could not be rolled back session={} error={e}", session.id);
+        }
+    }
+}

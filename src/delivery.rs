@@ -1,0 +1,664 @@
+//! Delivery: reads what containers wrote and brings it to people. The one owner of delivery
+//! state: it alone marks a row sent, failed or due again.
+//!
+//! Runs on its own thread and never blocks on a platform: a channel's sender thread does, and
+//! answers with an outcome. Never blocks on the sweep either: what it has to tell it waits in
+//! [`Actor::for_sweep`].
+//!
+//! For each row, in this order: read (behind the cursor of this session), checked against the
+//! central database ([`resolve`]), queued in its conversation ([`queue`]), handed to the
+//! channel's sender, marked in inbound.db ([`session`]). A crash between the hand-over and the
+//! mark repeats that one row, and only where the platform has no idempotency of its own.
+//!
+//! A fault in one session's files costs that session a back-off and a log line.
+
+pub mod queue;
+mod resolve;
+mod session;
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError};
+use jiff::Timestamp;
+use nanoclaw_session::content::{ChatIn, Outbound};
+use nanoclaw_session::row::{Address, DeliveryStatus, InStatus, MessageOut, NewMessageIn, Trigger};
+use nanoclaw_session::untrusted::{UntrustedError, open_untrusted, recover_copy};
+
+use crate::channel::{Chat, OutboundItem, Outcome, Payload, TurnResult};
+use crate::home::Home;
+use crate::id::new_id;
+use crate::store::{HostMessage, Session, Store};
+use crate::sweep;
+use queue::{Conversations, Job, MAX_ATTEMPTS, backoff};
+use resolve::Resolved;
+use session::{Books, Found, FoundRow, Life, LookError, wait_until};
+
+/// How often a live session's file is looked at when no notification came.
+const FALLBACK_POLL: Duration = Duration::from_secs(1);
+/// How soon marks that met a lock are written again.
+const FLUSH_RETRY: Duration = Duration::from_millis(50);
+/// Host messages taken up at once.
+const HOST_MESSAGES_PER_LOOK: u32 = 100;
+/// How long an unknown channel's messages wait between tries.
+const NO_CHANNEL_WAIT: Duration = Duration::from_secs(60);
+
+/// Everything that can wake delivery.
+#[derive(Debug)]
+pub enum Event {
+    /// The container of this session wrote something.
+    Changed { session_id: String },
+    /// A container of this session is about to run.
+    Live { session_id: String },
+    /// The container of this session is proven dead: read its last words, then tell the sweep.
+    Dead { session_id: String },
+    /// A sender is done with what it was given for this chat.
+    Outcome { chat: Chat, outcome: Outcome },
+    /// Someone who was away is back.
+    Ready { channel: &'static str },
+    /// The host has something to say.
+    HostOutbox,
+    /// Last event: hand out nothing more, and wait for what is in flight until then.
+    Stop { until: Instant },
+}
+
+/// What delivery works with.
+pub struct Delivery {
+    pub store: Store,
+    pub home: Arc<Home>,
+    pub sweep: Sender<sweep::Event>,
+    /// The sender thread of each channel, by name.
+    pub senders: HashMap<&'static str, Sender<OutboundItem>>,
+}
+
+/// Where a job comes from, and so where its outcome is recorded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Source {
+    Row { session_id: String, message: MessageOut },
+    Host { id: String },
+    TurnEnd { message_ids: Vec<String>, result: TurnResult },
+}
+
+/// State of the actor.
+struct Actor {
+    parts: Delivery,
+    books: HashMap<String, Books>,
+    conversations: Conversations<Source>,
+    /// Rows with a `deliver_after` that has not come.
+    later: Vec<(Timestamp, String, FoundRow)>,
+    /// Host messages that are queued.
+    host_queued: HashSet<String>,
+    /// Told to the sweep as soon as it has room.
+    for_sweep: VecDeque<sweep::Event>,
+    next_poll: Instant,
+    flush_again: Option<Instant>,
+}
+
+impl Delivery {
+    /// The thread's body: returns when told to stop.
+    pub fn run(self, events: &Receiver<Event>) {
+        let now = Instant::now();
+        let mut actor = Actor {
+            parts: self,
+            books: HashMap::new(),
+            conversations: Conversations::default(),
+            later: Vec::new(),
+            host_queued: HashSet::new(),
+            for_sweep: VecDeque::new(),
+            next_poll: now + FALLBACK_POLL,
+            flush_again: None,
+        };
+        actor.take_up();
+        loop {
+            let event = match events.recv_deadline(actor.deadline()) {
+                Ok(event) => Some(event),
+                Err(RecvTimeoutError::Timeout) => None,
+                Err(RecvTimeoutError::Disconnected) => return,
+            };
+            if let Some(Event::Stop { until }) = event {
+                return actor.stop(until, events);
+            }
+            actor.step(event);
+        }
+    }
+}
+
+impl Actor {
+    /// What an earlier life left undelivered.
+    fn take_up(&mut self) {
+        match self.parts.store.active_sessions() {
+            Ok(sessions) => {
+                for session in sessions {
+                    self.look(&session.id);
+                }
+            }
+            Err(e) => log::error!("Sessions could not be read error={e}"),
+        }
+        self.take_host_messages();
+        self.dispatch();
+        self.flush_idle();
+        self.close_quiet_books();
+    }
+
+    fn step(&mut self, event: Option<Event>) {
+        match event {
+            Some(Event::Changed { session_id }) => self.look(&session_id),
+            Some(Event::Live { session_id }) => {
+                if let Some(books) = self.books(&session_id) {
+                    books.life = Life::Live;
+                }
+                self.look(&session_id);
+            }
+            Some(Event::Dead { session_id }) => {
+                match self.books(&session_id) {
+                    Some(books) => books.life = Life::Dead,
+                    // No such session any more: nothing is claimed.
+                    None => self.drained(&session_id, Vec::new()),
+                }
+                self.look(&session_id);
+            }
+            Some(Event::Outcome { chat, outcome }) => self.outcome(&chat, outcome),
+            Some(Event::Ready { channel }) => self.conversations.back(channel),
+            Some(Event::HostOutbox) => self.take_host_messages(),
+            Some(Event::Stop { .. }) | None => {}
+        }
+        self.on_time();
+        self.dispatch();
+        self.flush_idle();
+        self.close_quiet_books();
+        self.tell_sweep();
+    }
+
+    fn deadline(&self) -> Instant {
+        let now = Instant::now();
+        let mut next = now + Duration::from_secs(3600);
+        let mut consider = |at: Option<Instant>| next = at.map_or(next, |at| next.min(at));
+        consider(self.conversations.next_release());
+        consider(self.flush_again);
+        consider((!self.for_sweep.is_empty()).then(|| now + Duration::from_millis(5)));
+        let wall = crate::time::now();
+        consider(self.later.iter().map(|(at, ..)| now + wait_until(*at, wall)).min());
+        for books in self.books.values() {
+            consider(books.look_again);
+            consider((books.life == Life::Live).then_some(self.next_poll));
+        }
+        next
+    }
+
+    fn on_time(&mut self) {
+        let (now, wall) = (Instant::now(), crate::time::now());
+        if self.next_poll <= now {
+            self.next_poll = now + FALLBACK_POLL;
+            let changed: Vec<String> = self
+                .books
+                .iter_mut()
+                .filter_map(|(id, b)| {
+                    (b.life == Life::Live && b.look_again.is_none() && b.may_have_changed(wall)).then(|| id.clone())
+                })
+                .collect();
+            for session_id in changed {
+                self.look(&session_id);
+            }
+        }
+        let again: Vec<String> = self
+            .books
+            .iter()
+            .filter(|(_, b)| b.look_again.is_some_and(|at| at <= now))
+            .map(|(id, _)| id.clone())
+            .collect();
+        for session_id in again {
+            self.look(&session_id);
+        }
+        let (due, later) = std::mem::take(&mut self.later).into_iter().partition(|(at, ..)| *at <= wall);
+        self.later = later;
+        for (_, session_id, row) in due {
+            self.enqueue_row(&session_id, row);
+        }
+    }
+
+    // ---- reading
+
+    /// Reads what is new in a session, until there is no more.
+    fn look(&mut self, session_id: &str) {
+        loop {
+            let Some(books) = self.books(session_id) else { return };
+            let faults = books.faults();
+            let looked = open_untrusted(&books.dir).map_err(LookError::from).and_then(|db| books.look(&db));
+            let looked = match looked {
+                // A dead container rolls nothing back any more: read a copy that was.
+                Err(LookError::Theirs(UntrustedError::Again)) if books.life == Life::Dead => {
+                    self.look_at_copy(session_id)
+                }
+                other => other,
+            };
+            let Some(books) = self.books.get_mut(session_id) else { return };
+            match looked {
+                Ok(found) => {
+                    let recovered = books.look_succeeded();
+                    if recovered > 3 {
+                        log::info!("A session can be read again session={session_id} after_faults={recovered}");
+                    }
+                    let more = found.more;
+                    self.take(session_id, found);
+                    if !more {
+                        return;
+                    }
+                }
+                Err(LookError::Theirs(UntrustedError::NotThere)) => {
+                    books.look_succeeded();
+                    return self.take(session_id, Found::default());
+                }
+                Err(e) => {
+                    let transient = matches!(e, LookError::Theirs(UntrustedError::Again) | LookError::Ours(_));
+                    books.look_failed(transient);
+                    if faults == 20 || (faults == 0 && !transient) {
+                        log::warn!("A session cannot be read; trying again session={session_id} error={e}");
+                    }
+                    if books.life == Life::Dead && !transient {
+                        // It will not get better, and a successor must not wait for it for ever.
+                        self.end_of_life(session_id, Vec::new());
+                    }
+                    return;
+                }
+            }
+        }
+    }
+
+    fn look_at_copy(&mut self, session_id: &str) -> Result<Found, LookError> {
+        let private = self.parts.home.data().join("recovery").join(session_id);
+        let books = self.books.get_mut(session_id).ok_or(LookError::Theirs(UntrustedError::NotThere))?;
+        let db = recover_copy(&books.dir, &private)?;
+        log::info!("Reading a copy of what a killed container left session={session_id}");
+        books.look(&db)
+    }
+
+    fn take(&mut self, session_id: &str, found: Found) {
+        for (row_id, reason) in found.malformed {
+            self.refuse(session_id, &row_id, &format!("it cannot be read: {reason}"));
+        }
+        for row in found.rows {
+            self.enqueue_row(session_id, row);
+        }
+        let Some(books) = self.books.get_mut(session_id) else { return };
+        let finished = books.mark_finished(found.finished);
+        self.end_turns(session_id, &finished);
+        if self.books.get(session_id).is_some_and(|b| b.life == Life::Dead) && !found.more {
+            self.end_of_life(session_id, found.claims);
+        }
+    }
+
+    /// The last words of a dead container are read: write what is known, then tell the sweep.
+    fn end_of_life(&mut self, session_id: &str, claims: Vec<String>) {
+        let Some(books) = self.books.get_mut(session_id) else { return };
+        if let Err(e) = books.flush(crate::time::now()) {
+            // The sweep would start a successor for what is done: it must wait for this.
+            log::warn!("Outcomes wait to be written session={session_id} error={e}");
+            books.look_failed(true);
+            return;
+        }
+        books.life = Life::None;
+        self.drained(session_id, claims);
+    }
+
+    fn drained(&mut self, session_id: &str, claims: Vec<String>) {
+        self.for_sweep.push_back(sweep::Event::Drained { session_id: session_id.to_owned(), claims });
+    }
+
+    fn enqueue_row(&mut self, session_id: &str, row: FoundRow) {
+        let (now, wall) = (Instant::now(), crate::time::now());
+        let waits = row.not_before.filter(|at| *at > wall);
+        if let (Some(at), 0) = (waits, row.attempts) {
+            if let Some(books) = self.books.get_mut(session_id) {
+                books.mark_attempt(&row.message.id, 0, at, None);
+            }
+            self.later.push((at, session_id.to_owned(), row));
+            return;
+        }
+        let Some(chat) = self.chat_of(session_id, &row.message) else {
+            return self.refuse(
+                session_id,
+                &row.message.id,
+                "it has no destination, and this session has no chat of its own",
+            );
+        };
+        let source = Source::Row { session_id: session_id.to_owned(), message: row.message };
+        self.conversations.push(
+            chat,
+            Job { source, attempts: row.attempts },
+            waits.map(|at| now + wait_until(at, wall)),
+        );
+    }
+
+    /// The conversation a row belongs to, before anything about it is checked.
+    fn chat_of(&self, session_id: &str, row: &MessageOut) -> Option<Chat> {
+        match (&row.address.channel_type, &row.address.platform_id) {
+            (Some(channel_type), Some(platform_id)) => {
+                Some(Chat { channel_type: channel_type.clone(), platform_id: platform_id.clone() })
+            }
+            _ => {
+                let session = &self.books.get(session_id)?.session;
+                crate::destinations::own_chat(&self.parts.store, session).ok().flatten()
+            }
+        }
+    }
+
+    /// Tells the channel that a turn is over, behind everything that turn had to say.
+    fn end_turns(&mut self, session_id: &str, finished: &[(String, InStatus)]) {
+        let Some(session) = self.books.get(session_id).map(|b| b.session.clone()) else { return };
+        let Ok(Some(chat)) = crate::destinations::own_chat(&self.parts.store, &session) else { return };
+        for (status, result) in [(InStatus::Completed, TurnResult::Completed), (InStatus::Failed, TurnResult::Failed)] {
+            let message_ids: Vec<String> = finished
+                .iter()
+                .filter(|(_, s)| *s == status)
+                .map(|(id, _)| crate::router::platform_id_of(id, &session.agent_group_id))
+                .collect();
+            if !message_ids.is_empty() {
+                let source = Source::TurnEnd { message_ids, result };
+                self.conversations.push(chat.clone(), Job { source, attempts: 0 }, None);
+            }
+        }
+    }
+
+    // ---- sending
+
+    fn take_host_messages(&mut self) {
+        let messages = match self.parts.store.due_host_messages(crate::time::now(), HOST_MESSAGES_PER_LOOK) {
+            Ok(messages) => messages,
+            Err(e) => return log::error!("The host's outbox could not be read error={e}"),
+        };
+        for message in messages {
+            if self.host_queued.insert(message.id.clone()) {
+                let chat = Chat { channel_type: message.channel_type, platform_id: message.platform_id };
+                let job = Job { source: Source::Host { id: message.id }, attempts: message.attempts };
+                self.conversations.push(chat, job, None);
+            }
+        }
+    }
+
+    fn dispatch(&mut self) {
+        loop {
+            let now = Instant::now();
+            let mut progress = false;
+            for chat in self.conversations.sendable(now) {
+                progress |= self.dispatch_one(&chat, now);
+            }
+            if !progress {
+                return;
+            }
+        }
+    }
+
+    /// Hands the head of a conversation to its sender; true when the head is another one now.
+    fn dispatch_one(&mut self, chat: &Chat, now: Instant) -> bool {
+        let Some(job) = self.conversations.head(chat).cloned() else { return false };
+        let item = match self.item(chat, &job.source) {
+            Ok(Resolved::Send(item)) => *item,
+            Ok(Resolved::Refused(why)) => {
+                self.conversations.drop_head(chat);
+                match &job.source {
+                    Source::Row { session_id, message } => self.refuse(session_id, &message.id, &why),
+                    Source::Host { id } => self.host_final(id, &Outcome::Permanent { why }),
+                    Source::TurnEnd { .. } => {}
+                }
+                return true;
+            }
+            Err(e) => {
+                log::warn!("A message could not be prepared chat={chat} error={e:#}");
+                self.conversations.sent(chat);
+                self.conversations.retry(chat, now, backoff(job.attempts + 1));
+                return false;
+            }
+        };
+        match self.parts.senders.get(chat.channel_type.as_str()) {
+            None => {
+                if matches!(job.source, Source::TurnEnd { .. }) {
+                    self.conversations.drop_head(chat);
+                    return true;
+                }
+                self.conversations.sent(chat);
+                let why = format!("no channel {:?} is set up", chat.channel_type);
+                self.outcome(chat, Outcome::Retry { after: Some(NO_CHANNEL_WAIT), why });
+                false
+            }
+            Some(sender) => match sender.try_send(item) {
+                Ok(()) => {
+                    self.conversations.sent(chat);
+                    true
+                }
+                // Its outcomes wake us again.
+                Err(TrySendError::Full(_)) => false,
+                Err(TrySendError::Disconnected(_)) => {
+                    self.conversations.sent(chat);
+                    let why = format!("the channel {} has stopped", chat.channel_type);
+                    self.outcome(chat, Outcome::Retry { after: Some(NO_CHANNEL_WAIT), why });
+                    false
+                }
+            },
+        }
+    }
+
+    fn item(&mut self, chat: &Chat, source: &Source) -> Result<Resolved> {
+        let item = |id: &str, thread_id: Option<String>, payload| {
+            Resolved::Send(Box::new(OutboundItem {
+                chat: chat.clone(),
+                thread_id,
+                id: id.to_owned(),
+                in_reply_to: None,
+                payload,
+            }))
+        };
+        match source {
+            Source::Row { session_id, message } => match self.books(session_id) {
+                Some(books) => {
+                    let (session, dir) = (books.session.clone(), books.dir.clone());
+                    resolve::resolve(&self.parts.store, &session, &dir, message)
+                }
+                None => Ok(Resolved::Refused("its session is gone".into())),
+            },
+            Source::Host { id } => match self.parts.store.find_host_message(id)? {
+                Some(HostMessage { thread_id, kind, content, .. }) => {
+                    Ok(match Outbound::parse(kind, &content.to_string()) {
+                        Outbound::Text { text, .. } => item(id, thread_id, Payload::Text { text, files: Vec::new() }),
+                        Outbound::Question(question) => item(id, thread_id, Payload::Question(question)),
+                        _ => Resolved::Refused("the host wrote something that is no message".into()),
+                    })
+                }
+                None => Ok(Resolved::Refused("it is gone".into())),
+            },
+            Source::TurnEnd { message_ids, result } => {
+                Ok(item("", None, Payload::TurnEnd { message_ids: message_ids.clone(), result: *result }))
+            }
+        }
+    }
+
+    fn outcome(&mut self, chat: &Chat, outcome: Outcome) {
+        let now = Instant::now();
+        match outcome {
+            Outcome::Away => {
+                // The end of a turn is of no use to someone who comes later.
+                self.conversations.away(chat);
+                while matches!(self.conversations.head(chat).map(|j| &j.source), Some(Source::TurnEnd { .. })) {
+                    self.conversations.drop_head(chat);
+                }
+            }
+            Outcome::Retry { after, why } => {
+                let attempts = self.conversations.in_flight(chat).map_or(0, |job| job.attempts) + 1;
+                if attempts >= MAX_ATTEMPTS {
+                    let why = format!("given up after {attempts} tries: {why}");
+                    return self.outcome(chat, Outcome::Permanent { why });
+                }
+                let wait = backoff(attempts).max(after.unwrap_or_default());
+                log::warn!(
+                    "A message will be sent again chat={chat} attempts={attempts} wait_s={} error={why}",
+                    wait.as_secs()
+                );
+                self.record_attempt(chat, attempts, wait, why);
+                self.conversations.retry(chat, now, wait);
+            }
+            Outcome::Sent { .. } | Outcome::Permanent { .. } => {
+                let Some(job) = self.conversations.done(chat) else { return };
+                match job.source {
+                    Source::Row { session_id, message } => match outcome {
+                        Outcome::Sent { platform_message_id } => {
+                            self.row_final(&session_id, &message.id, platform_message_id, DeliveryStatus::Delivered);
+                        }
+                        Outcome::Permanent { why } => self.refuse(&session_id, &message.id, &why),
+                        Outcome::Retry { .. } | Outcome::Away => {}
+                    },
+                    Source::Host { id } => self.host_final(&id, &outcome),
+                    Source::TurnEnd { .. } => {}
+                }
+            }
+        }
+    }
+
+    fn record_attempt(&mut self, chat: &Chat, attempts: u32, wait: Duration, why: String) {
+        let at = crate::time::now() + wait;
+        match self.conversations.in_flight(chat).map(|job| job.source.clone()) {
+            Some(Source::Row { session_id, message }) => {
+                if let Some(books) = self.books(&session_id) {
+                    books.mark_attempt(&message.id, attempts, at, Some(why));
+                }
+                self.flush(&session_id);
+            }
+            Some(Source::Host { id }) => {
+                if let Err(e) = self.parts.store.retry_host_message(&id, at, &why) {
+                    log::error!("An attempt could not be recorded message={id} error={e}");
+                }
+            }
+            Some(Source::TurnEnd { .. }) | None => {}
+        }
+    }
+
+    /// A row can never be sent: it is failed, and the agent is told why.
+    fn refuse(&mut self, session_id: &str, row_id: &str, why: &str) {
+        log::warn!("A message was refused session={session_id} message={row_id} reason={why}");
+        let now = crate::time::now();
+        if let Some(books) = self.books(session_id) {
+            let content = ChatIn {
+                text: format!("Your message was not delivered: {why}."),
+                sender: Some("system".into()),
+                ..ChatIn::default()
+            };
+            let address = Address { channel_type: Some("agent".into()), ..Address::default() };
+            let mut note = NewMessageIn::chat(new_id("note"), now, address, content.to_json());
+            // A note that woke the agent could be answered with the same mistake, for ever.
+            note.trigger = Trigger::Context;
+            books.note(note);
+        }
+        self.row_final(session_id, row_id, None, DeliveryStatus::Failed);
+    }
+
+    fn row_final(
+        &mut self,
+        session_id: &str,
+        row_id: &str,
+        platform_message_id: Option<String>,
+        status: DeliveryStatus,
+    ) {
+        if let Some(books) = self.books(session_id) {
+            books.mark_final(row_id, platform_message_id, status);
+        }
+        self.flush(session_id);
+    }
+
+    fn host_final(&mut self, id: &str, outcome: &Outcome) {
+        let store = &self.parts.store;
+        let written = match outcome {
+            Outcome::Sent { platform_message_id } => store.mark_host_delivered(id, platform_message_id.as_deref()),
+            Outcome::Permanent { why } => store.mark_host_failed(id, why),
+            Outcome::Retry { .. } | Outcome::Away => return,
+        };
+        self.host_queued.remove(id);
+        if let Err(e) = written {
+            log::error!("An outcome could not be recorded message={id} error={e}");
+        }
+    }
+
+    // ---- books
+
+    /// The books of a session, opened when needed; `None` when there is no such session.
+    fn books(&mut self, session_id: &str) -> Option<&mut Books> {
+        if !self.books.contains_key(session_id) {
+            let session: Session = match self.parts.store.session(session_id) {
+                Ok(session) => session,
+                Err(e) => {
+                    log::warn!("A session is not known session={session_id} error={e}");
+                    return None;
+                }
+            };
+            let dir = self.parts.home.session(&session.agent_group_id, session_id);
+            self.books.insert(session_id.to_owned(), Books::new(session, dir));
+        }
+        self.books.get_mut(session_id)
+    }
+
+    fn flush(&mut self, session_id: &str) {
+        let Some(books) = self.books.get_mut(session_id) else { return };
+        if !books.has_marks() {
+            return;
+        }
+        if let Err(e) = books.flush(crate::time::now()) {
+            log::debug!("Outcomes wait to be written session={session_id} error={e}");
+            self.flush_again = Some(Instant::now() + FLUSH_RETRY);
+        }
+    }
+
+    /// Writes what no outcome will take along: a session with something in flight waits for that,
+    /// so that a turn costs one commit and not two.
+    fn flush_idle(&mut self) {
+        if self.flush_again.is_some_and(|at| at > Instant::now()) {
+            return;
+        }
+        self.flush_again = None;
+        let busy: HashSet<&str> = self.conversations.all_in_flight().filter_map(session_of).collect();
+        let idle: Vec<String> = self
+            .books
+            .iter()
+            .filter(|(id, b)| b.has_marks() && !busy.contains(id.as_str()))
+            .map(|(id, _)| id.clone())
+            .collect();
+        for session_id in idle {
+            self.flush(&session_id);
+        }
+    }
+
+    fn close_quiet_books(&mut self) {
+        self.books.retain(|_, books| !books.is_quiet());
+    }
+
+    fn tell_sweep(&mut self) {
+        while let Some(event) = self.for_sweep.pop_front() {
+            match self.parts.sweep.try_send(event) {
+                Ok(()) => {}
+                Err(TrySendError::Full(event)) => return self.for_sweep.push_front(event),
+                // It stopped before us, in order.
+                Err(TrySendError::Disconnected(_)) => return,
+            }
+        }
+    }
+
+    fn stop(&mut self, until: Instant, events: &Receiver<Event>) {
+        while self.conversations.all_in_flight().next().is_some() {
+            match events.recv_deadline(until) {
+                Ok(Event::Outcome { chat, outcome }) => self.outcome(&chat, outcome),
+                Ok(_) => {}
+                Err(_) => {
+                    log::warn!("A message was still being sent at the end; it may be sent again");
+                    break;
+                }
+            }
+        }
+        self.flush_again = None;
+        self.flush_idle();
+    }
+}
+
+fn session_of(job: &Job<Source>) -> Option<&str> {
+    match &job.source {
+        Source::Row { session_id, .. } => Some(session_id),
+        Source::Host { .. } | Source::TurnEnd { .. } => None,
+    }
+}

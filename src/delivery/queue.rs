@@ -1,0 +1,270 @@
+//! Who may send next: one queue per conversation, one item of it in flight. Pure; time is passed
+//! in.
+//!
+//! Order within a conversation is kept: what waits for its head's retry, or for someone to come
+//! back, waits in line. Conversations know nothing of each other, so a dead one delays only
+//! itself.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::{Duration, Instant};
+
+use crate::channel::Chat;
+
+/// First wait after a send that may succeed later; doubled for each further one.
+const FIRST_BACKOFF: Duration = Duration::from_secs(1);
+/// Longest such wait.
+const MAX_BACKOFF: Duration = Duration::from_secs(15 * 60);
+/// Tries before a message is given up: with these waits, a day and a little.
+pub const MAX_ATTEMPTS: u32 = 108;
+
+/// One thing to send: where it comes from, and how often it was tried.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Job<S> {
+    pub source: S,
+    pub attempts: u32,
+}
+
+/// The queues.
+#[derive(Debug)]
+pub struct Conversations<S> {
+    by_chat: BTreeMap<Chat, Conversation<S>>,
+}
+
+#[derive(Debug)]
+struct Conversation<S> {
+    waiting: VecDeque<Job<S>>,
+    in_flight: Option<Job<S>>,
+    hold: Hold,
+}
+
+/// Why the head of a queue does not go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Hold {
+    Free,
+    /// A retry.
+    Until(Instant),
+    /// Nobody is there.
+    Away,
+}
+
+impl<S> Default for Conversations<S> {
+    fn default() -> Self {
+        Conversations { by_chat: BTreeMap::new() }
+    }
+}
+
+impl<S: Clone> Conversations<S> {
+    /// Adds a job at the end of its conversation; `hold` says that its first attempt is not due yet.
+    pub fn push(&mut self, chat: Chat, job: Job<S>, hold: Option<Instant>) {
+        let conversation = self.by_chat.entry(chat).or_insert_with(|| Conversation {
+            waiting: VecDeque::new(),
+            in_flight: None,
+            hold: Hold::Free,
+        });
+        if let (Some(until), true) = (hold, conversation.waiting.is_empty() && conversation.in_flight.is_none()) {
+            conversation.hold = Hold::Until(until);
+        }
+        conversation.waiting.push_back(job);
+    }
+
+    /// The chats whose head may go at `now`.
+    pub fn sendable(&self, now: Instant) -> Vec<Chat> {
+        self.by_chat.iter().filter(|(_, c)| c.may_go(now)).map(|(chat, _)| chat.clone()).collect()
+    }
+
+    /// The head of a conversation.
+    pub fn head(&self, chat: &Chat) -> Option<&Job<S>> {
+        self.by_chat.get(chat)?.waiting.front()
+    }
+
+    /// The head was handed over.
+    pub fn sent(&mut self, chat: &Chat) {
+        if let Some(c) = self.by_chat.get_mut(chat) {
+            c.in_flight = c.waiting.pop_front();
+            c.hold = Hold::Free;
+        }
+    }
+
+    /// The head came to an end without being handed over.
+    pub fn drop_head(&mut self, chat: &Chat) -> Option<Job<S>> {
+        let c = self.by_chat.get_mut(chat)?;
+        let job = c.waiting.pop_front();
+        self.tidy(chat);
+        job
+    }
+
+    /// What was in flight is done; it is returned for the books.
+    pub fn done(&mut self, chat: &Chat) -> Option<Job<S>> {
+        let job = self.by_chat.get_mut(chat)?.in_flight.take();
+        self.tidy(chat);
+        job
+    }
+
+    /// What was in flight goes back to the head and is tried again after `wait`.
+    pub fn retry(&mut self, chat: &Chat, now: Instant, wait: Duration) {
+        self.back_to_head(chat, Hold::Until(now + wait), 1);
+    }
+
+    /// What was in flight goes back to the head until [`Conversations::back`].
+    pub fn away(&mut self, chat: &Chat) {
+        self.back_to_head(chat, Hold::Away, 0);
+    }
+
+    fn back_to_head(&mut self, chat: &Chat, hold: Hold, attempts: u32) {
+        if let Some(c) = self.by_chat.get_mut(chat) {
+            if let Some(mut job) = c.in_flight.take() {
+                job.attempts += attempts;
+                c.waiting.push_front(job);
+            }
+            c.hold = hold;
+        }
+    }
+
+    /// Someone is back on this channel: what waits for that may go.
+    pub fn back(&mut self, channel_type: &str) {
+        for (chat, c) in &mut self.by_chat {
+            if chat.channel_type == channel_type && c.hold == Hold::Away {
+                c.hold = Hold::Free;
+            }
+        }
+    }
+
+    /// When the next held head may go.
+    pub fn next_release(&self) -> Option<Instant> {
+        self.by_chat
+            .values()
+            .filter(|c| c.in_flight.is_none() && !c.waiting.is_empty())
+            .filter_map(|c| match c.hold {
+                Hold::Until(at) => Some(at),
+                Hold::Free | Hold::Away => None,
+            })
+            .min()
+    }
+
+    /// What was handed over in this conversation and not answered for.
+    pub fn in_flight(&self, chat: &Chat) -> Option<&Job<S>> {
+        self.by_chat.get(chat)?.in_flight.as_ref()
+    }
+
+    /// The same of all conversations.
+    pub fn all_in_flight(&self) -> impl Iterator<Item = &Job<S>> {
+        self.by_chat.values().filter_map(|c| c.in_flight.as_ref())
+    }
+
+    fn tidy(&mut self, chat: &Chat) {
+        if self.by_chat.get(chat).is_some_and(|c| c.waiting.is_empty() && c.in_flight.is_none()) {
+            self.by_chat.remove(chat);
+        }
+    }
+}
+
+impl<S> Conversation<S> {
+    fn may_go(&self, now: Instant) -> bool {
+        let held = match self.hold {
+            Hold::Free => false,
+            Hold::Until(at) => at > now,
+            Hold::Away => true,
+        };
+        !held && self.in_flight.is_none() && !self.waiting.is_empty()
+    }
+}
+
+/// How long to wait after the attempt number `attempts` (from 1) failed.
+pub fn backoff(attempts: u32) -> Duration {
+    FIRST_BACKOFF.saturating_mul(2u32.saturating_pow(attempts.saturating_sub(1))).min(MAX_BACKOFF)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn chat(name: &str) -> Chat {
+        Chat { channel_type: "cli".into(), platform_id: name.into() }
+    }
+
+    fn job(n: u32) -> Job<u32> {
+        Job { source: n, attempts: 0 }
+    }
+
+    #[test]
+    fn one_at_a_time_and_in_order() {
+        let mut q = Conversations::default();
+        let now = Instant::now();
+        q.push(chat("a"), job(1), None);
+        q.push(chat("a"), job(2), None);
+        q.push(chat("b"), job(3), None);
+        assert_eq!(q.sendable(now), [chat("a"), chat("b")]);
+        q.sent(&chat("a"));
+        assert_eq!(q.sendable(now), [chat("b")]);
+        assert_eq!(q.done(&chat("a")).unwrap().source, 1);
+        assert_eq!(q.head(&chat("a")).unwrap().source, 2);
+    }
+
+    #[test]
+    fn a_retry_holds_its_own_conversation_only() {
+        let mut q = Conversations::default();
+        let now = Instant::now();
+        for (c, n) in [("a", 1), ("a", 2), ("b", 3)] {
+            q.push(chat(c), job(n), None);
+        }
+        q.sent(&chat("a"));
+        q.retry(&chat("a"), now, Duration::from_secs(5));
+        assert_eq!(q.sendable(now), [chat("b")]);
+        assert_eq!(q.next_release(), Some(now + Duration::from_secs(5)));
+        assert_eq!(q.sendable(now + Duration::from_secs(5)), [chat("a"), chat("b")]);
+        assert_eq!(q.head(&chat("a")), Some(&Job { source: 1, attempts: 1 }));
+    }
+
+    #[test]
+    fn who_is_away_waits_without_counting_attempts() {
+        let mut q = Conversations::default();
+        let now = Instant::now();
+        q.push(chat("a"), job(1), None);
+        q.sent(&chat("a"));
+        q.away(&chat("a"));
+        q.push(chat("a"), job(2), None);
+        assert!(q.sendable(now).is_empty() && q.next_release().is_none());
+        q.back("telegram");
+        assert!(q.sendable(now).is_empty());
+        q.back("cli");
+        assert_eq!(q.head(&chat("a")), Some(&job(1)));
+        assert_eq!(q.sendable(now), [chat("a")]);
+    }
+
+    #[test]
+    fn giving_up_takes_about_a_day() {
+        let total: Duration = (1..MAX_ATTEMPTS).map(backoff).sum();
+        assert!((24..26).contains(&(total.as_secs() / 3600)), "{total:?}");
+    }
+
+    proptest! {
+        /// Whatever happens to sends, each conversation comes out in the order it went in.
+        #[test]
+        fn order_survives(outcomes in prop::collection::vec(0u8..3, 0..60), jobs in 1u32..10) {
+            let mut q = Conversations::default();
+            let mut now = Instant::now();
+            for n in 0..jobs {
+                q.push(chat("a"), job(n), None);
+            }
+            let mut finished = Vec::new();
+            for outcome in outcomes {
+                now += MAX_BACKOFF;
+                if q.sendable(now).is_empty() {
+                    break;
+                }
+                q.sent(&chat("a"));
+                match outcome {
+                    0 => finished.extend(q.done(&chat("a")).map(|j| j.source)),
+                    1 => q.retry(&chat("a"), now, MAX_BACKOFF),
+                    _ => {
+                        q.away(&chat("a"));
+                        q.back("cli");
+                    }
+                }
+            }
+            let expected: Vec<u32> = (0..jobs).take(finished.len()).collect();
+            prop_assert_eq!(finished, expected);
+        }
+    }
+}

@@ -1,0 +1,302 @@
+//! What delivery knows of one session: which rows it has read, which are still open, and what is
+//! to be written into its inbound.db.
+//!
+//! The books are kept so that a crash at any moment repeats at most what was in flight: a row is
+//! behind the durable cursor only once it is in `delivered` or in `delivery_attempts`.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use jiff::{SignedDuration, Timestamp};
+use nanoclaw_session::inbound::{Attempt, Delivered, Durability, InboundDb};
+use nanoclaw_session::layout::SessionDir;
+use nanoclaw_session::row::{AckStatus, DeliveryStatus, InStatus, MessageOut, NewMessageIn};
+use nanoclaw_session::stamp::Stamp;
+use nanoclaw_session::untrusted::{OutRow, UntrustedDb, UntrustedError};
+
+use crate::store::Session;
+
+/// Rows read in one look; the rest is read in the next.
+const ROWS_PER_LOOK: usize = 100;
+
+/// One session's books.
+#[derive(Debug)]
+pub struct Books {
+    pub session: Session,
+    pub dir: SessionDir,
+    /// Every row up to here was read; `None` until the durable cursor was loaded.
+    read_to: Option<i64>,
+    /// Rows that were read and have no final outcome, by seq.
+    open: BTreeMap<i64, OpenRow>,
+    marks: Marks,
+    stamp: Option<Stamp>,
+    /// When to look again after a look that could not be finished.
+    pub look_again: Option<Instant>,
+    faults: u32,
+    pub life: Life,
+}
+
+/// Whether a container of this session runs, as the sweep said.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Life {
+    None,
+    /// Its file is looked at once a second in case notifications do not cross the mount.
+    Live,
+    /// Proven dead: its last words are to be read and its claims to be told.
+    Dead,
+}
+
+#[derive(Debug)]
+struct OpenRow {
+    id: String,
+    attempt: Option<Attempt>,
+}
+
+/// What waits to be written in one transaction.
+#[derive(Debug, Default)]
+struct Marks {
+    delivered: Vec<Delivered>,
+    attempts: Vec<Attempt>,
+    finished: Vec<(String, InStatus)>,
+    notes: Vec<NewMessageIn>,
+}
+
+/// What one look found.
+#[derive(Debug, Default)]
+pub struct Found {
+    /// New rows, in order, with the number of attempts they have behind them.
+    pub rows: Vec<FoundRow>,
+    /// Rows that can never be sent, and why.
+    pub malformed: Vec<(String, String)>,
+    /// Inbound rows the container is done with.
+    pub finished: Vec<(String, InStatus)>,
+    /// Inbound rows it has taken and not finished.
+    pub claims: Vec<String>,
+    pub more: bool,
+}
+
+/// A row to deliver.
+#[derive(Debug)]
+pub struct FoundRow {
+    pub message: MessageOut,
+    pub attempts: u32,
+    /// Not before this time.
+    pub not_before: Option<Timestamp>,
+}
+
+impl Books {
+    pub fn new(session: Session, dir: SessionDir) -> Books {
+        Books {
+            session,
+            dir,
+            read_to: None,
+            open: BTreeMap::new(),
+            marks: Marks::default(),
+            stamp: None,
+            look_again: None,
+            faults: 0,
+            life: Life::None,
+        }
+    }
+
+    /// True when the container's file may have changed since the last look.
+    pub fn may_have_changed(&mut self, now: Timestamp) -> bool {
+        let Ok(stamp) = Stamp::take(&self.dir.outbound_db()) else { return true };
+        let unchanged = self.stamp == Some(stamp) && stamp.is_settled(now);
+        self.stamp = Some(stamp);
+        !unchanged
+    }
+
+    /// Reads what is new.
+    ///
+    /// # Errors
+    /// [`LookError`]; nothing was taken, look again.
+    pub fn look(&mut self, db: &UntrustedDb) -> Result<Found, LookError> {
+        let inbound = InboundDb::open(&self.dir, Durability::Normal)?;
+        let unfinished = inbound.unfinished_ids()?;
+        let (cursor, attempts) = match self.read_to {
+            Some(seq) => (seq, Vec::new()),
+            None => (inbound.delivery_cursor()?, inbound.attempts()?),
+        };
+        let (from, seen, acks, retried) = db.read(|s| {
+            // Below the cursor: the file was recreated, and `delivered` absorbs what repeats.
+            let from = if s.max_seq()?.unwrap_or(0) < cursor { 0 } else { cursor };
+            let mut retried = Vec::new();
+            for attempt in attempts {
+                if let Some(row) = s.message(&attempt.message_out_id)? {
+                    retried.push((row, Some(attempt)));
+                }
+            }
+            Ok((from, s.messages_after(from, ROWS_PER_LOOK)?, s.acks(&unfinished)?, retried))
+        })?;
+        let read_to = seen.rows.last().map_or(from, OutRow::seq);
+        let mut fresh = Vec::new();
+        for (row, attempt) in retried.into_iter().chain(seen.rows.into_iter().map(|row| (row, None))) {
+            let known = match &row {
+                OutRow::Message(m) => inbound.delivered(&m.id)?.is_some() || self.open.values().any(|o| o.id == m.id),
+                OutRow::Malformed { .. } => false,
+            };
+            if !known {
+                fresh.push((row, attempt));
+            }
+        }
+        // Nothing can fail from here on.
+        self.read_to = Some(read_to);
+        let mut found = Found { more: seen.more, ..Found::default() };
+        for (row, attempt) in fresh {
+            self.take(row, attempt, &mut found);
+        }
+        for (id, status) in acks {
+            match status {
+                AckStatus::Processing => found.claims.push(id),
+                AckStatus::Completed => found.finished.push((id, InStatus::Completed)),
+                AckStatus::Failed => found.finished.push((id, InStatus::Failed)),
+            }
+        }
+        found.rows.sort_by_key(|r| r.message.seq);
+        Ok(found)
+    }
+
+    fn take(&mut self, row: OutRow, attempt: Option<Attempt>, found: &mut Found) {
+        match row {
+            OutRow::Malformed { seq, id, reason } => {
+                let id = id.unwrap_or_else(|| format!("seq-{seq}"));
+                found.malformed.push((id, reason));
+            }
+            OutRow::Message(message) => {
+                found.rows.push(FoundRow {
+                    attempts: attempt.as_ref().map_or(0, |a| a.attempts),
+                    not_before: attempt.as_ref().map(|a| a.next_attempt_at).or(message.deliver_after),
+                    message: message.clone(),
+                });
+                self.open.insert(message.seq, OpenRow { id: message.id, attempt });
+            }
+        }
+    }
+
+    /// A row has its final outcome.
+    pub fn mark_final(&mut self, row_id: &str, platform_message_id: Option<String>, status: DeliveryStatus) {
+        self.open.retain(|_, r| r.id != row_id);
+        self.marks.delivered.push(Delivered { message_out_id: row_id.to_owned(), platform_message_id, status });
+    }
+
+    /// A row is tried again (or for the first time) at `next_attempt_at`.
+    pub fn mark_attempt(&mut self, row_id: &str, attempts: u32, next_attempt_at: Timestamp, error: Option<String>) {
+        let attempt = Attempt { message_out_id: row_id.to_owned(), attempts, next_attempt_at, last_error: error };
+        for row in self.open.values_mut().filter(|r| r.id == row_id) {
+            row.attempt = Some(attempt.clone());
+        }
+        self.marks.attempts.push(attempt);
+    }
+
+    /// The container is done with these inbound rows; those that were not known to be are returned.
+    pub fn mark_finished(&mut self, finished: Vec<(String, InStatus)>) -> Vec<(String, InStatus)> {
+        let known = &self.marks.finished;
+        let news: Vec<_> = finished.into_iter().filter(|(id, _)| !known.iter().any(|(k, _)| k == id)).collect();
+        self.marks.finished.extend(news.clone());
+        news
+    }
+
+    /// The agent is told something.
+    pub fn note(&mut self, note: NewMessageIn) {
+        self.marks.notes.push(note);
+    }
+
+    /// Whether anything waits to be written.
+    pub fn has_marks(&self) -> bool {
+        let Marks { delivered, attempts, finished, notes } = &self.marks;
+        !(delivered.is_empty() && attempts.is_empty() && finished.is_empty() && notes.is_empty())
+    }
+
+    /// Writes what waits, in one transaction. On an error everything still waits.
+    ///
+    /// # Errors
+    /// SQLite's.
+    pub fn flush(&mut self, now: Timestamp) -> rusqlite::Result<()> {
+        // Behind the cursor is only what is in one of the two tables.
+        let first_unrecorded = self.open.iter().find(|(_, row)| row.attempt.is_none()).map(|(seq, _)| *seq);
+        let cursor = match (first_unrecorded, self.read_to) {
+            (Some(seq), Some(read)) => Some((seq - 1).min(read)),
+            (None, read) => read,
+            (Some(_), None) => None,
+        };
+        let marks = &self.marks;
+        InboundDb::open(&self.dir, Durability::Normal)?.write(|tx| {
+            for outcome in &marks.delivered {
+                tx.mark_delivered(outcome, now)?;
+            }
+            for attempt in &marks.attempts {
+                tx.set_attempt(attempt)?;
+            }
+            for (id, status) in &marks.finished {
+                tx.finish(id, *status)?;
+            }
+            for note in &marks.notes {
+                tx.insert(note)?;
+            }
+            cursor.map_or(Ok(()), |seq| tx.set_delivery_cursor(seq))
+        })?;
+        self.marks = Marks::default();
+        Ok(())
+    }
+
+    /// A look failed: when to try again. The first few times at once, since a writer is usually
+    /// in the middle of a commit; then ever later.
+    pub fn look_failed(&mut self, transient: bool) {
+        const FIRST_RETRY: Duration = Duration::from_millis(3);
+        const MAX_RETRY: Duration = Duration::from_secs(60);
+        self.faults = self.faults.saturating_add(1);
+        let shift = if transient { self.faults.saturating_sub(1).min(10) } else { self.faults.clamp(9, 15) };
+        self.look_again = Some(Instant::now() + (FIRST_RETRY * 2u32.pow(shift)).min(MAX_RETRY));
+    }
+
+    /// A look succeeded; how many had failed before it.
+    pub fn look_succeeded(&mut self) -> u32 {
+        self.look_again = None;
+        std::mem::take(&mut self.faults)
+    }
+
+    pub fn faults(&self) -> u32 {
+        self.faults
+    }
+
+    /// Whether nothing keeps these books open.
+    pub fn is_quiet(&self) -> bool {
+        self.life == Life::None && self.open.is_empty() && !self.has_marks() && self.look_again.is_none()
+    }
+}
+
+/// Why a look could not be finished.
+#[derive(Debug)]
+pub enum LookError {
+    Theirs(UntrustedError),
+    Ours(rusqlite::Error),
+}
+
+impl From<UntrustedError> for LookError {
+    fn from(e: UntrustedError) -> Self {
+        LookError::Theirs(e)
+    }
+}
+
+impl From<rusqlite::Error> for LookError {
+    fn from(e: rusqlite::Error) -> Self {
+        LookError::Ours(e)
+    }
+}
+
+impl std::fmt::Display for LookError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            LookError::Theirs(e) => write!(f, "outbound.db: {e}"),
+            LookError::Ours(e) => write!(f, "inbound.db: {e}"),
+        }
+    }
+}
+
+/// The wait until `at`, from `now`.
+pub fn wait_until(at: Timestamp, now: Timestamp) -> Duration {
+    let left: SignedDuration = at.duration_since(now);
+    Duration::try_from(left).unwrap_or_default()
+}

@@ -1,0 +1,32 @@
+//! Ids and secrets: random, from the kernel.
+
+/// A new id `<prefix>-<16 hex digits>`, for rows that need a name of their own.
+pub fn new_id(prefix: &str) -> String {
+    format!("{prefix}-{}", hex(&random::<8>()))
+}
+
+/// A new secret of 256 bits, as 64 hex digits.
+pub fn new_secret() -> String {
+    hex(&random::<32>())
+}
+
+/// A stable short name for a path: 12 hex digits. It tells installs apart, it protects nothing.
+pub fn short_hash(bytes: &[u8]) -> String {
+    let hash = nanoclaw_session::layout::fnv1a_64(bytes);
+    format!("{:012x}", hash & 0xffff_ffff_ffff)
+}
+
+fn random<const N: usize>() -> [u8; N] {
+    let mut bytes = [0; N];
+    let mut filled = 0;
+    while filled < N {
+        // Fails only on a kernel without getrandom(2), older than any we can run on.
+        filled += rustix::rand::getrandom(&mut bytes[filled..], rustix::rand::GetRandomFlags::empty())
+            .expect("the kernel has getrandom(2)");
+    }
+    bytes
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|b| format!("{b:02x}")).collect()
+}

@@ -1,0 +1,29 @@
+//! The `nanoclaw` binary: arguments in, exit code out. Errors are printed once, here.
+
+use std::process::ExitCode;
+
+use nanoclaw::cmd;
+
+fn main() -> ExitCode {
+    keep_memory_small();
+    // Before any database is opened: what a container left must not be able to hold us up.
+    nanoclaw_session::untrusted::install_guards();
+    match cmd::main() {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::from(cmd::FAILURE)
+        }
+    }
+}
+
+/// glibc gives every thread an arena of its own and keeps what was freed: on a small machine
+/// that is most of an idle daemon's memory.
+fn keep_memory_small() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: mallopt only sets options, and no other thread runs yet.
+    unsafe {
+        libc::mallopt(libc::M_ARENA_MAX, 2);
+        libc::mallopt(libc::M_TRIM_THRESHOLD, 128 * 1024);
+    }
+}

@@ -1,0 +1,112 @@
+//! The poller: one thread per channel that brings messages in.
+//!
+//! It owns its channel's cursor, and moves it only after the router said that the batch is on
+//! disk: a crash in between brings the batch again, and repeated messages are absorbed.
+
+use std::time::Duration;
+
+use crossbeam_channel::{Sender, bounded};
+
+use crate::channel::{Inbound, PollError, Polled, Ready, Stop};
+use crate::delivery;
+use crate::router;
+use crate::store::Store;
+
+/// First wait after a failed poll; doubled for each further one.
+const FIRST_BACKOFF: Duration = Duration::from_secs(1);
+/// Longest such wait.
+const MAX_BACKOFF: Duration = Duration::from_secs(30);
+/// How often a wait for the router looks whether to stop.
+const ACCEPT_TICK: Duration = Duration::from_millis(500);
+
+/// What a poller works with.
+pub struct Poller {
+    pub channel: &'static str,
+    pub inbound: Box<dyn Inbound>,
+    pub store: Store,
+    pub router: Sender<router::Event>,
+    pub delivery: Sender<delivery::Event>,
+    pub stop: Stop,
+}
+
+/// Whether the poller goes on.
+enum Flow {
+    Continue,
+    Stop,
+}
+
+impl Poller {
+    /// The thread's body: returns when told to stop, or when the channel cannot go on.
+    pub fn run(mut self) {
+        let account = self.inbound.account();
+        let mut cursor = match self.store.cursor(&account) {
+            Ok(cursor) => cursor,
+            Err(e) => return log::error!("A channel's cursor could not be read channel={} error={e}", self.channel),
+        };
+        let mut failures = 0u32;
+        loop {
+            match self.inbound.poll(cursor.as_deref(), &self.stop) {
+                Ok(polled) => {
+                    if failures > 0 {
+                        log::info!("Channel recovered channel={} after_errors={failures}", self.channel);
+                        failures = 0;
+                    }
+                    if let Flow::Stop = self.hand_over(polled, &account, &mut cursor) {
+                        return;
+                    }
+                }
+                Err(PollError::Transient(why)) => {
+                    failures = failures.saturating_add(1);
+                    let wait = (FIRST_BACKOFF * 2u32.pow((failures - 1).min(10))).min(MAX_BACKOFF);
+                    log::warn!("Channel failed channel={} wait_s={} error={why}", self.channel, wait.as_secs());
+                    if !matches!(self.stop.wait(wait), Ok(false)) {
+                        return;
+                    }
+                }
+                Err(PollError::Fatal(why)) => {
+                    // The others go on: this thread waits for the end.
+                    log::error!("Channel stopped channel={} error={why}", self.channel);
+                    while matches!(self.stop.wait(Duration::from_secs(3600)), Ok(false)) {}
+                    return;
+                }
+            }
+            if matches!(self.stop.wait(Duration::ZERO), Ok(true)) {
+                return;
+            }
+        }
+    }
+
+    fn hand_over(&mut self, polled: Polled, account: &str, cursor: &mut Option<String>) -> Flow {
+        if polled.ready == Ready::NowReachable
+            && self.delivery.send(delivery::Event::Ready { channel: self.channel }).is_err()
+        {
+            return Flow::Stop;
+        }
+        if !polled.messages.is_empty() {
+            let (accepted, on_disk) = bounded(1);
+            if self.router.send(router::Event::Batch { messages: polled.messages, accepted }).is_err() {
+                return Flow::Stop;
+            }
+            loop {
+                match on_disk.recv_timeout(ACCEPT_TICK) {
+                    Ok(()) => break,
+                    Err(crossbeam_channel::RecvTimeoutError::Timeout) => {
+                        if matches!(self.stop.wait(Duration::ZERO), Ok(true)) {
+                            return Flow::Stop;
+                        }
+                    }
+                    // Not all of it could be stored: the cursor stays, and it comes again.
+                    Err(crossbeam_channel::RecvTimeoutError::Disconnected) => return Flow::Continue,
+                }
+            }
+            self.inbound.accepted();
+        }
+        if let Some(next) = polled.cursor {
+            if let Err(e) = self.store.set_cursor(account, &next, crate::time::now()) {
+                log::error!("A cursor could not be stored; messages may come again channel={} error={e}", self.channel);
+            }
+            *cursor = Some(next);
+        }
+        Flow::Continue
+    }
+}

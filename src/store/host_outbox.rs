@@ -1,0 +1,140 @@
+//! The host's outbox: what the host itself has to say (denials, cards, alerts). Same delivery and
+//! same retries as an agent's messages, never written into `outbound.db`.
+//!
+//! A row with a `dedup_key` is said once: a second one with that key is not taken, also after the
+//! first was delivered, until the key is released or the row pruned.
+
+use jiff::Timestamp;
+use nanoclaw_session::row::OutKind;
+use nanoclaw_session::time::comparable;
+use serde_json::Value;
+
+use super::{Inserted, Result, Store};
+
+text_enum! {
+    /// What became of a message.
+    pub enum OutboxStatus {
+        /// It is still being tried.
+        Pending = "pending",
+        Delivered = "delivered",
+        /// It is not tried any more.
+        Failed = "failed",
+    }
+}
+
+table! {
+    /// A row of `host_outbox`.
+    pub struct HostMessage in "host_outbox" as "host message", key 1 {
+        id: String,
+        channel_type: String,
+        platform_id: String,
+        thread_id: Option<String>,
+        kind: OutKind,
+        /// Shaped as in `messages_out`.
+        content: Value,
+        created_at: Timestamp,
+        deliver_after: Option<Timestamp>,
+        attempts: u32,
+        next_attempt_at: Option<Timestamp>,
+        last_error: Option<String>,
+        status: OutboxStatus,
+        platform_message_id: Option<String>,
+        dedup_key: Option<String>,
+    }
+}
+
+impl HostMessage {
+    /// A chat message that waits to be delivered at once.
+    pub fn new(id: &str, channel_type: &str, platform_id: &str, content: Value, now: Timestamp) -> HostMessage {
+        HostMessage {
+            id: id.to_owned(),
+            channel_type: channel_type.to_owned(),
+            platform_id: platform_id.to_owned(),
+            thread_id: None,
+            kind: OutKind::Chat,
+            content,
+            created_at: now,
+            deliver_after: None,
+            attempts: 0,
+            next_attempt_at: None,
+            last_error: None,
+            status: OutboxStatus::Pending,
+            platform_message_id: None,
+            dedup_key: None,
+        }
+    }
+}
+
+impl Store {
+    /// Adds a message, unless one with its `dedup_key` was taken before.
+    pub fn enqueue_host_message(&self, message: &HostMessage) -> Result<Inserted> {
+        match message.dedup_key {
+            Some(_) => self.insert_absent(message),
+            None => self.insert(message).map(|()| Inserted::New),
+        }
+    }
+
+    pub fn find_host_message(&self, id: &str) -> Result<Option<HostMessage>> {
+        self.find("WHERE id = ?1", &[&id])
+    }
+
+    /// The pending messages, due or not, in the order they were added.
+    pub fn pending_host_messages(&self, limit: u32) -> Result<Vec<HostMessage>> {
+        self.all("WHERE status = ?1 ORDER BY seq LIMIT ?2", &[&OutboxStatus::Pending, &limit])
+    }
+
+    /// The pending messages that may be tried at `now`, in the order they were added.
+    pub fn due_host_messages(&self, now: Timestamp, limit: u32) -> Result<Vec<HostMessage>> {
+        let tail = format!(
+            "WHERE status = 'pending'
+               AND (deliver_after IS NULL OR {deliver_after} <= {now})
+               AND (next_attempt_at IS NULL OR {next_attempt_at} <= {now})
+             ORDER BY seq LIMIT ?2",
+            deliver_after = comparable("deliver_after"),
+            next_attempt_at = comparable("next_attempt_at"),
+            now = comparable("?1"),
+        );
+        self.all(&tail, &[&now, &limit])
+    }
+
+    pub fn mark_host_delivered(&self, id: &str, platform_message_id: Option<&str>) -> Result<()> {
+        self.execute_on::<HostMessage>(
+            id,
+            "UPDATE host_outbox SET status = ?2, platform_message_id = ?3, attempts = attempts + 1,
+               next_attempt_at = NULL, last_error = NULL WHERE id = ?1",
+            &[&id, &OutboxStatus::Delivered, &platform_message_id],
+        )
+    }
+
+    /// Gives the message up.
+    pub fn mark_host_failed(&self, id: &str, error: &str) -> Result<()> {
+        self.execute_on::<HostMessage>(
+            id,
+            "UPDATE host_outbox SET status = ?2, last_error = ?3, attempts = attempts + 1,
+               next_attempt_at = NULL WHERE id = ?1",
+            &[&id, &OutboxStatus::Failed, &error],
+        )
+    }
+
+    /// Counts a failed attempt; the message is due again at `next_attempt_at`.
+    pub fn retry_host_message(&self, id: &str, next_attempt_at: Timestamp, error: &str) -> Result<()> {
+        self.execute_on::<HostMessage>(
+            id,
+            "UPDATE host_outbox SET attempts = attempts + 1, next_attempt_at = ?2, last_error = ?3
+             WHERE id = ?1",
+            &[&id, &next_attempt_at, &error],
+        )
+    }
+
+    /// Lets a notice be said again: what it was about is over.
+    pub fn release_dedup_key(&self, dedup_key: &str) -> Result<()> {
+        self.execute("UPDATE host_outbox SET dedup_key = NULL WHERE dedup_key = ?1", &[&dedup_key])?;
+        Ok(())
+    }
+
+    /// Deletes the finished messages made before `before`; returns how many.
+    pub fn prune_host_outbox(&self, before: Timestamp) -> Result<usize> {
+        let tail = format!("WHERE status <> 'pending' AND {} < {}", comparable("created_at"), comparable("?1"));
+        self.delete::<HostMessage>(&tail, &[&before])
+    }
+}

@@ -1,0 +1,146 @@
+//! Sessions: one conversation of one agent group, with a folder and at most one container.
+
+use jiff::Timestamp;
+
+use super::{Ensured, Result, Store};
+
+text_enum! {
+    /// Whether a conversation goes on.
+    pub enum SessionStatus {
+        Active = "active",
+        /// The next message of its chat starts another one.
+        Closed = "closed",
+    }
+}
+
+text_enum! {
+    /// What the sweep last knew of the session's container.
+    pub enum ContainerStatus {
+        Stopped = "stopped",
+        Running = "running",
+        /// It lives and has nothing to do.
+        Idle = "idle",
+    }
+}
+
+table! {
+    /// A row of `sessions`.
+    pub struct Session in "sessions" as "session", key 1 {
+        id: String,
+        agent_group_id: String,
+        /// `None`: the session belongs to no chat (`agent-shared`, agent to agent).
+        messaging_group_id: Option<String>,
+        /// `None`: all threads of the chat.
+        thread_id: Option<String>,
+        agent_provider: Option<String>,
+        status: SessionStatus,
+        container_status: ContainerStatus,
+        /// The last inbound write.
+        last_active: Option<Timestamp>,
+        created_at: Timestamp,
+    }
+}
+
+impl Session {
+    /// An active session with no container and no provider of its own.
+    pub fn new(
+        id: &str,
+        agent_group_id: &str,
+        messaging_group_id: Option<&str>,
+        thread_id: Option<&str>,
+        now: Timestamp,
+    ) -> Session {
+        Session {
+            id: id.to_owned(),
+            agent_group_id: agent_group_id.to_owned(),
+            messaging_group_id: messaging_group_id.map(str::to_owned),
+            thread_id: thread_id.map(str::to_owned),
+            agent_provider: None,
+            status: SessionStatus::Active,
+            container_status: ContainerStatus::Stopped,
+            last_active: None,
+            created_at: now,
+        }
+    }
+}
+
+impl Store {
+    /// The active session with the group, chat and thread of `session`, or `session`, added.
+    pub fn ensure_session(&self, session: &Session) -> Result<Ensured<Session>> {
+        self.transaction(|| {
+            let found = self.find_session(
+                &session.agent_group_id,
+                session.messaging_group_id.as_deref(),
+                session.thread_id.as_deref(),
+            )?;
+            if let Some(existing) = found {
+                return Ok(Ensured::Existing(existing));
+            }
+            self.insert(session)?;
+            Ok(Ensured::Created(session.clone()))
+        })
+    }
+
+    pub fn session(&self, id: &str) -> Result<Session> {
+        self.get(id)
+    }
+
+    /// The active session with exactly this group, chat and thread.
+    pub fn find_session(
+        &self,
+        agent_group_id: &str,
+        messaging_group_id: Option<&str>,
+        thread_id: Option<&str>,
+    ) -> Result<Option<Session>> {
+        self.find(
+            "WHERE agent_group_id = ?1 AND messaging_group_id IS ?2 AND thread_id IS ?3
+             AND status = ?4 ORDER BY rowid",
+            &[&agent_group_id, &messaging_group_id, &thread_id, &SessionStatus::Active],
+        )
+    }
+
+    /// The newest active session of the group, whatever its chat.
+    pub fn find_newest_session(&self, agent_group_id: &str) -> Result<Option<Session>> {
+        self.find(
+            "WHERE agent_group_id = ?1 AND status = ?2 ORDER BY rowid DESC LIMIT 1",
+            &[&agent_group_id, &SessionStatus::Active],
+        )
+    }
+
+    /// All sessions, closed ones too, the oldest first.
+    pub fn sessions(&self) -> Result<Vec<Session>> {
+        self.all("ORDER BY rowid", &[])
+    }
+
+    pub fn active_sessions(&self) -> Result<Vec<Session>> {
+        self.all("WHERE status = ?1 ORDER BY rowid", &[&SessionStatus::Active])
+    }
+
+    pub fn active_sessions_of(&self, agent_group_id: &str) -> Result<Vec<Session>> {
+        self.all("WHERE agent_group_id = ?1 AND status = ?2 ORDER BY rowid", &[&agent_group_id, &SessionStatus::Active])
+    }
+
+    /// Remembers an inbound write.
+    pub fn touch_session(&self, id: &str, now: Timestamp) -> Result<()> {
+        self.execute_on::<Session>(id, "UPDATE sessions SET last_active = ?2 WHERE id = ?1", &[&id, &now])
+    }
+
+    pub fn set_container_status(&self, id: &str, status: ContainerStatus) -> Result<()> {
+        self.execute_on::<Session>(id, "UPDATE sessions SET container_status = ?2 WHERE id = ?1", &[&id, &status])
+    }
+
+    pub fn set_session_status(&self, id: &str, status: SessionStatus) -> Result<()> {
+        self.execute_on::<Session>(id, "UPDATE sessions SET status = ?2 WHERE id = ?1", &[&id, &status])
+    }
+
+    /// `None`: the provider of the group again.
+    pub fn set_session_provider(&self, id: &str, provider: Option<&str>) -> Result<()> {
+        self.execute_on::<Session>(id, "UPDATE sessions SET agent_provider = ?2 WHERE id = ?1", &[&id, &provider])
+    }
+
+    /// Deletes the session and what the host remembers about it, except its usage. The folder,
+    /// and a container that still runs, are the caller's.
+    pub fn delete_session(&self, id: &str) -> Result<()> {
+        self.execute_on::<Session>(id, "DELETE FROM sessions WHERE id = ?1", &[&id])
+    }
+}

@@ -1,0 +1,56 @@
+//! What the host itself has to say.
+
+use super::*;
+
+fn ids(messages: Vec<HostMessage>) -> Vec<String> {
+    messages.into_iter().map(|message| message.id).collect()
+}
+
+#[test]
+fn a_notice_with_a_key_is_said_once_until_the_key_is_released() {
+    let home = Home::furnished();
+    let store = &home.store;
+    let keyed = |id: &str| HostMessage { dedup_key: Some("image-missing".to_owned()), ..notice(id) };
+    assert_eq!(store.enqueue_host_message(&keyed("h1")).unwrap(), Inserted::New);
+    assert_eq!(store.enqueue_host_message(&keyed("h2")).unwrap(), Inserted::AlreadyThere);
+    store.mark_host_delivered("h1", Some("80")).unwrap();
+    assert_eq!(store.enqueue_host_message(&keyed("h2")).unwrap(), Inserted::AlreadyThere);
+    store.release_dedup_key("image-missing").unwrap();
+    assert_eq!(store.enqueue_host_message(&keyed("h2")).unwrap(), Inserted::New);
+
+    assert_eq!(store.enqueue_host_message(&notice("h3")).unwrap(), Inserted::New);
+    assert!(matches!(store.enqueue_host_message(&notice("h3")), Err(StoreError::Conflict { .. })));
+}
+
+#[test]
+fn messages_are_due_in_order_and_by_both_of_their_times() {
+    let home = Home::furnished();
+    let store = &home.store;
+    store.enqueue_host_message(&HostMessage { deliver_after: Some(later(10)), ..notice("z") }).unwrap();
+    store.enqueue_host_message(&notice("y")).unwrap();
+    store.enqueue_host_message(&notice("x")).unwrap();
+    assert_eq!(ids(store.due_host_messages(noon(), 10).unwrap()), ["y", "x"]);
+    store.retry_host_message("y", later(30), "the network is down").unwrap();
+    assert_eq!(ids(store.due_host_messages(later(10), 10).unwrap()), ["z", "x"]);
+    assert_eq!(ids(store.due_host_messages(later(30), 2).unwrap()), ["z", "y"]);
+    assert_eq!(ids(store.pending_host_messages(10).unwrap()), ["z", "y", "x"]);
+    let retried = store.find_host_message("y").unwrap().unwrap();
+    assert_eq!((retried.attempts, retried.last_error.as_deref()), (1, Some("the network is down")));
+}
+
+#[test]
+fn a_finished_message_is_not_due_and_is_pruned() {
+    let home = Home::furnished();
+    let store = &home.store;
+    for id in ["sent", "lost", "waiting"] {
+        store.enqueue_host_message(&notice(id)).unwrap();
+    }
+    store.mark_host_delivered("sent", None).unwrap();
+    store.mark_host_failed("lost", "the bot was removed").unwrap();
+    assert_eq!(ids(store.due_host_messages(later(9999), 10).unwrap()), ["waiting"]);
+    let lost = store.find_host_message("lost").unwrap().unwrap();
+    assert_eq!((lost.status, lost.last_error.as_deref()), (OutboxStatus::Failed, Some("the bot was removed")));
+    assert_eq!(store.prune_host_outbox(noon()).unwrap(), 0);
+    assert_eq!(store.prune_host_outbox(later(1)).unwrap(), 2);
+    assert_eq!(ids(store.pending_host_messages(10).unwrap()), ["waiting"]);
+}

@@ -1,0 +1,123 @@
+//! When a container does not start, or a message cannot be answered: what is wrong, what helps,
+//! and telling the person who waits, once.
+
+use std::fmt;
+
+use anyhow::Result;
+
+use super::Actor;
+use crate::config::Settings;
+use crate::container::docker::{Docker, DockerError};
+use crate::delivery;
+use crate::destinations;
+use crate::notice::{self, Repeat};
+use crate::store::{EndReason, Inserted, Session};
+
+/// Containers that die without having taken a message before their user is told.
+pub const CRASHES_BEFORE_NOTICE: u32 = 3;
+
+/// Why an agent cannot be started.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum StartFault {
+    /// The engine or its CLI is not there.
+    Engine(DockerError),
+    ImageMissing(String),
+    RunnerMissing(String),
+    /// The engine refused this container.
+    Refused(String),
+    /// Our own preparations failed.
+    Setup(String),
+    /// It starts and dies, over and over.
+    Crashing(EndReason),
+}
+
+impl fmt::Display for StartFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            StartFault::Engine(e) => write!(f, "{e}"),
+            StartFault::ImageMissing(image) => write!(f, "there is no image {image}: build it with `make image`"),
+            StartFault::RunnerMissing(path) => write!(f, "there is no runner at {path}: build it with `make build`"),
+            StartFault::Refused(words) => write!(f, "the container engine refused to start it: {words}"),
+            StartFault::Setup(why) => write!(f, "its files could not be prepared: {why}"),
+            StartFault::Crashing(EndReason::Oom) => {
+                f.write_str("it runs out of memory each time it starts: raise CONTAINER_MEMORY")
+            }
+            StartFault::Crashing(_) => f.write_str("it ends each time it starts: `nanoclaw logs` shows its last words"),
+        }
+    }
+}
+
+impl StartFault {
+    /// Finds out what a failed `docker run` was about, by asking about each thing it needs: the
+    /// CLI has one exit code for all of them.
+    pub fn diagnose(docker: &Docker, settings: &Settings, error: DockerError) -> StartFault {
+        let runner = &settings.containers.runner;
+        match error {
+            DockerError::Failed(words) => {
+                if !runner.is_file() {
+                    return StartFault::RunnerMissing(runner.display().to_string());
+                }
+                match docker.image_id(&settings.containers.image) {
+                    Ok(Some(_)) => StartFault::Refused(words),
+                    Ok(None) => StartFault::ImageMissing(settings.containers.image.clone()),
+                    Err(e) => StartFault::Engine(e),
+                }
+            }
+            other => StartFault::Engine(other),
+        }
+    }
+}
+
+impl Actor {
+    /// Tells the user of a session why nothing happens, once until it works again.
+    pub(super) fn tell_waiting(&self, session_id: &str, fault: &StartFault) -> Result<()> {
+        let session = self.parts.store.session(session_id)?;
+        let text = format!("I cannot start right now: {fault}. Your message is kept, and I keep trying.");
+        self.tell(&session, &text, Repeat::OncePer(&fault_key(session_id)))
+    }
+
+    /// The session's containers start again: the next fault is news.
+    pub(super) fn clear_faults(&self, session_id: &str) -> Result<()> {
+        Ok(self.parts.store.release_dedup_key(&fault_key(session_id))?)
+    }
+
+    /// Tells the user that a message is given up.
+    pub(super) fn tell_failed(&self, session: &Session, message_id: &str) -> Result<()> {
+        let quoted = self.open_inbound(session)?.message(message_id)?.map(|m| excerpt(&m.kind, &m.content));
+        let about = quoted.filter(|q| !q.is_empty()).map_or(String::new(), |q| format!(" (\"{q}\")"));
+        let tries = super::decide::MAX_TRIES;
+        let text = format!(
+            "I could not answer your message{about}: I tried {tries} times, and each time my container ended before I was done. Please send it again or put it differently."
+        );
+        self.tell(session, &text, Repeat::OncePer(&format!("failed:{}:{message_id}", session.id)))
+    }
+
+    fn tell(&self, session: &Session, text: &str, repeat: Repeat<'_>) -> Result<()> {
+        let Some(chat) = destinations::own_chat(&self.parts.store, session)? else { return Ok(()) };
+        if notice::post(&self.parts.store, &chat, session.thread_id.as_deref(), text, repeat)? == Inserted::New {
+            // Gone means that the host stops; the notice is in the store.
+            let _ = self.parts.delivery.send(delivery::Event::HostOutbox);
+        }
+        Ok(())
+    }
+}
+
+fn fault_key(session_id: &str) -> String {
+    format!("start-fault:{session_id}")
+}
+
+fn excerpt(kind: &nanoclaw_session::row::InKind, content: &str) -> String {
+    use nanoclaw_session::content::Inbound;
+    const MAX_CHARS: usize = 60;
+    let text = match Inbound::parse(*kind, content) {
+        Inbound::Chat(chat) => chat.text,
+        Inbound::Task(task) => task.prompt,
+        Inbound::Webhook(hook) => hook.event,
+        Inbound::System(_) => String::new(),
+    };
+    let mut cut: String = text.chars().take(MAX_CHARS).collect();
+    if cut.len() < text.len() {
+        cut.push('…');
+    }
+    cut
+}
