@@ -12,8 +12,9 @@
 //! leaves claims, which a successor drops, so the rows are asked again. No handle on `inbound.db`
 //! outlives a look. A fault of the files ends the process; the host starts it again.
 
-use std::fs;
-use std::io::ErrorKind;
+use std::fs::File;
+use std::io::{ErrorKind, Read};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -50,6 +51,8 @@ const MAX_WRITE_TRIES: u32 = 10;
 const MAX_IDLE_SECONDS: u64 = 366 * 24 * 3_600;
 /// Least time between two touches of the heartbeat.
 const HEARTBEAT_STEP: Duration = Duration::from_secs(1);
+/// Most that is read of the instructions, and of the agent's memory. bytes
+const MAX_INSTRUCTIONS_BYTES: u64 = 256 * 1024;
 /// Due times are compared in milliseconds; waking a little late saves a second look.
 const DUE_MARGIN: Duration = Duration::from_millis(2);
 
@@ -295,13 +298,9 @@ impl Agent {
     }
 
     fn ask(&self, prompt: Prompt, destinations: &Destinations, continuation: Option<String>) -> Result<TurnHandle> {
-        let path = self.dir.instructions();
-        let instructions = match fs::read_to_string(&path) {
-            Ok(text) => text,
-            Err(e) if e.kind() == ErrorKind::NotFound => String::new(),
-            Err(e) => return Err(e).with_context(|| format!("read {}", path.display())),
-        };
-        let system = system::prompt(&instructions, destinations);
+        let instructions = read_or_empty(&self.dir.instructions())?;
+        let memory = read_or_empty(&self.dir.memory())?;
+        let system = system::prompt(&instructions, &memory, destinations);
         self.provider.start(TurnRequest { prompt, system, continuation }).context("start a turn")
     }
 
@@ -528,6 +527,19 @@ impl Agent {
             eprintln!("Heartbeat not touched error={e}");
         }
     }
+}
+
+/// The start of a text file; empty when there is none. The agent may have written anything into
+/// its memory, so it is cut rather than refused.
+fn read_or_empty(path: &Path) -> Result<String> {
+    let file = match File::open(path) {
+        Ok(file) => file,
+        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(String::new()),
+        Err(e) => return Err(e).with_context(|| format!("read {}", path.display())),
+    };
+    let mut bytes = Vec::new();
+    file.take(MAX_INSTRUCTIONS_BYTES).read_to_end(&mut bytes).with_context(|| format!("read {}", path.display()))?;
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
 fn read_destinations(view: &InboundView) -> rusqlite::Result<Destinations> {

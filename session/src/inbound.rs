@@ -137,7 +137,8 @@ impl InboundDb {
     /// SQLite's.
     pub fn unfinished(&self) -> rusqlite::Result<Vec<MessageIn>> {
         let sql = format!(
-            "SELECT {MESSAGE_COLUMNS} FROM messages_in WHERE status = 'pending' ORDER BY seq LIMIT {MAX_UNFINISHED_ROWS}"
+            "SELECT {MESSAGE_COLUMNS} FROM messages_in WHERE status = 'pending' AND {KNOWN_KIND}
+             ORDER BY seq LIMIT {MAX_UNFINISHED_ROWS}"
         );
         self.db.prepare(&sql)?.query_map([], message_in)?.collect()
     }
@@ -407,6 +408,9 @@ pub fn roll_back_journal(dir: &SessionDir) -> rusqlite::Result<()> {
     }
     Ok(())
 }
+
+/// A row of a kind that a newer host invented is left alone: it must not hide the others.
+const KNOWN_KIND: &str = "kind IN ('chat', 'chat-sdk', 'task', 'webhook', 'system')";
 
 const MESSAGE_COLUMNS: &str = "id, seq, kind, timestamp, status, process_after, tries, trigger, on_wake,
     channel_type, platform_id, thread_id, content, source_session_id";

@@ -63,6 +63,10 @@ impl SessionDir {
     pub fn instructions(&self) -> PathBuf {
         self.root.join("CLAUDE.md")
     }
+    /// What the agent wrote down for itself, in its group's folder (in the container only).
+    pub fn memory(&self) -> PathBuf {
+        self.root.join("agent").join("CLAUDE.local.md")
+    }
     pub fn skills(&self) -> PathBuf {
         self.root.join("skills")
     }

@@ -6,11 +6,15 @@ use nanoclaw_session::row::DestinationType;
 
 use crate::destinations::{Destinations, Peer};
 
-/// `instructions` is `CLAUDE.md`; it may be empty.
-pub fn prompt(instructions: &str, destinations: &Destinations) -> String {
-    let instructions = instructions.trim();
-    let addressing = addressing(destinations);
-    if instructions.is_empty() { addressing } else { format!("{instructions}\n\n{addressing}") }
+/// `instructions` is `CLAUDE.md`, `memory` the agent's own `CLAUDE.local.md`; both may be empty.
+pub fn prompt(instructions: &str, memory: &str, destinations: &Destinations) -> String {
+    let mut parts = vec![instructions.trim().to_owned()];
+    if !memory.trim().is_empty() {
+        parts.push(format!("## Your memory (CLAUDE.local.md)\n\n{}", memory.trim()));
+    }
+    parts.push(addressing(destinations));
+    parts.retain(|part| !part.is_empty());
+    parts.join("\n\n")
 }
 
 fn addressing(destinations: &Destinations) -> String {
@@ -62,7 +66,7 @@ mod tests {
     #[test]
     fn several_destinations_are_listed_by_name() {
         assert_eq!(
-            prompt("Be kind.\n", &three()),
+            prompt("Be kind.\n", "", &three()),
             "Be kind.
 
 ## Your destinations
@@ -81,9 +85,9 @@ What you put into `<internal>...</internal>` is never sent."
 
     #[test]
     fn a_single_destination_needs_no_address() {
-        let text = prompt("", &one());
+        let text = prompt("", "likes tea\n", &one());
         assert!(
-            text.starts_with("## Your destinations\n\nYou have one destination: `family` (Family chat, telegram; ")
+            text.starts_with("## Your memory (CLAUDE.local.md)\n\nlikes tea\n\n## Your destinations\n\nYou have one destination: `family` (Family chat, telegram; ")
         );
         assert!(text.contains("Your final text is sent there as it is."));
     }

@@ -198,6 +198,7 @@ fn stop_breaks_an_answer_off_within_two_seconds_and_the_model_is_told() {
     api.script(Script::Paced(vec!["half an".into(), " answer".into()]));
     session.say("m1", "hello");
     api.request();
+    session.wait_for("beginning of the answer", || session.continuation("anthropic"));
     let asked = Instant::now();
     session.stop("s1");
     session.wait_ack("m1", AckStatus::Completed);

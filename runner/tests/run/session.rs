@@ -200,6 +200,13 @@ impl Session {
         rusqlite::OptionalExtension::optional(row).unwrap()
     }
 
+    pub fn continuation(&self, provider: &str) -> Option<String> {
+        let sql = "SELECT value FROM session_state WHERE key = ?1";
+        let key = nanoclaw_session::outbound::continuation_key(provider);
+        let row = self.outbound()?.query_row(sql, [key], |r| r.get(0));
+        rusqlite::OptionalExtension::optional(row).unwrap()
+    }
+
     pub fn silent_until(&self) -> Option<Timestamp> {
         let sql = "SELECT silent_until FROM container_state";
         let text: Option<String> = self.outbound()?.query_row(sql, [], |r| r.get(0)).ok()?;

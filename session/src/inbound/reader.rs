@@ -6,7 +6,7 @@
 use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::{MESSAGE_COLUMNS, message_in};
+use super::{KNOWN_KIND, MESSAGE_COLUMNS, message_in};
 use crate::database::{self, Side};
 use crate::layout::SessionDir;
 use crate::row::{Address, Audience, Destination, InKind, MessageIn, Trigger};
@@ -62,7 +62,7 @@ impl InboundView {
     /// SQLite's.
     pub fn pending(&self, now: Timestamp) -> rusqlite::Result<Vec<PendingRow>> {
         let sql = format!(
-            "SELECT {} FROM messages_in WHERE status = 'pending' AND COALESCE({}, '') <= ?1
+            "SELECT {} FROM messages_in WHERE status = 'pending' AND {KNOWN_KIND} AND COALESCE({}, '') <= ?1
              ORDER BY seq LIMIT {MAX_PENDING_ROWS}",
             // Content may be large and most rows are not chosen.
             self.message_columns.replace("content", "''"),

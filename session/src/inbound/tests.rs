@@ -282,3 +282,19 @@ fn a_read_lock_held_by_a_container_parks_the_host_in_a_tenth_of_a_second() {
     .unwrap();
     assert_eq!(stored(open(&dir).write(|tx| tx.insert(&chat("n", "x"))).unwrap()).1, 4);
 }
+
+#[test]
+fn a_row_of_an_unknown_kind_does_not_hide_the_others() {
+    let (_tmp, dir) = folder();
+    let mut db = open(&dir);
+    db.write(|tx| {
+        tx.insert(&chat("new", "x"))?;
+        tx.tx.execute_batch("UPDATE messages_in SET kind = 'hologram'")?;
+        tx.insert(&chat("known", "x"))
+    })
+    .unwrap();
+    let unfinished: Vec<String> = db.unfinished().unwrap().into_iter().map(|m| m.id).collect();
+    assert_eq!(unfinished, ["known"]);
+    let pending: Vec<String> = look(&dir, |view| view.pending(now())).unwrap().into_iter().map(|r| r.id).collect();
+    assert_eq!(pending, ["known"]);
+}
