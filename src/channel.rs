@@ -35,6 +35,10 @@ pub trait Inbound: Send {
 
     /// Every message of the last poll is on disk.
     fn accepted(&mut self);
+
+    /// The last poll's messages could not all be stored. The cursor stays, so a platform brings
+    /// them again; a channel that cannot ask again tells its sender.
+    fn rejected(&mut self);
 }
 
 /// The way out. One call at a time; it may block up to the channel's own deadline.

@@ -10,7 +10,9 @@
 //! ```
 //!
 //! Sends go along the arrows and block when a queue is full, but for those of delivery, which
-//! never block: so there is no cycle in which everybody waits.
+//! never block: so there is no cycle in which everybody waits. (The sweep also tells the watcher
+//! what to watch, three times per container; the watcher would have to be 1,024 deaths behind
+//! for that to close a cycle.)
 //!
 //! Stopping goes against the arrows: pollers first, then the router has nothing left to do,
 //! delivery waits for what is in flight, the sweep leaves containers running or stops them.
@@ -44,6 +46,8 @@ const ACTOR_QUEUE: usize = 1_024;
 const ROUTER_QUEUE: usize = 16;
 /// Items that wait for a sender; the rest waits in delivery, in its conversations.
 const SENDER_QUEUE: usize = 16;
+/// What is left of that for delivery and its senders once containers were stopped.
+const FOR_THE_OTHERS: Duration = Duration::from_secs(2);
 /// How long everything may take to stop.
 const STOP_DEADLINE: Duration = Duration::from_secs(10);
 
@@ -225,7 +229,7 @@ impl Daemon {
         // Containers go while delivery still reads their last words.
         let on_stop = match containers {
             ContainersAtStop::LeaveRunning => OnStop::LeaveRunning,
-            ContainersAtStop::Stop => OnStop::StopContainers { until },
+            ContainersAtStop::Stop => OnStop::StopContainers { until: until - FOR_THE_OTHERS },
         };
         let sweep_told = self.sweep.send_deadline(sweep::Event::Stop(on_stop), until).is_ok();
         if sweep_told {

@@ -30,18 +30,20 @@ use nanoclaw_session::untrusted::{UntrustedError, open_untrusted, recover_copy};
 use crate::channel::{Chat, OutboundItem, Outcome, Payload, TurnResult};
 use crate::home::Home;
 use crate::id::new_id;
-use crate::store::{HostMessage, Session, Store};
+use crate::store::{HostMessage, Store, StoreError};
 use crate::sweep;
 use queue::{Conversations, Job, MAX_ATTEMPTS, backoff};
 use resolve::Resolved;
-use session::{Books, Found, FoundRow, Life, LookError, wait_until};
+use session::{Books, Flushed, Found, FoundRow, Life, LookError, wait_until};
 
 /// How often a live session's file is looked at when no notification came.
 const FALLBACK_POLL: Duration = Duration::from_secs(1);
-/// How soon marks that met a lock are written again.
-const FLUSH_RETRY: Duration = Duration::from_millis(50);
+/// How soon something is tried again that the store did not answer for.
+const STORE_RETRY: Duration = Duration::from_secs(1);
+/// Looks at what a dead container left that may fail before its session goes on without.
+const MAX_FAULTS_OF_THE_DEAD: u32 = 8;
 /// Host messages taken up at once.
-const HOST_MESSAGES_PER_LOOK: u32 = 100;
+const HOST_MESSAGES_PER_LOOK: u32 = 1_000;
 /// How long an unknown channel's messages wait between tries.
 const NO_CHANNEL_WAIT: Duration = Duration::from_secs(60);
 
@@ -53,7 +55,11 @@ pub enum Event {
     /// A container of this session is about to run.
     Live { session_id: String },
     /// The container of this session is proven dead: read its last words, then tell the sweep.
-    Dead { session_id: String },
+    Dead { session_id: String, run_id: String },
+    /// The container that was about to run did not.
+    Gone { session_id: String },
+    /// The sweep has given this message up and told its sender.
+    Failed { session_id: String, message_id: String },
     /// A sender is done with what it was given for this chat.
     Outcome { chat: Chat, outcome: Outcome },
     /// Someone who was away is back.
@@ -93,7 +99,11 @@ struct Actor {
     /// Told to the sweep as soon as it has room.
     for_sweep: VecDeque<sweep::Event>,
     next_poll: Instant,
-    flush_again: Option<Instant>,
+    /// Final outcomes of host messages that are still to be recorded.
+    host_marks: Vec<(String, Outcome)>,
+    host_marks_again: Instant,
+    /// Events that could not be dealt with because the store did not answer.
+    postponed: Vec<(Instant, Event)>,
 }
 
 impl Delivery {
@@ -108,7 +118,9 @@ impl Delivery {
             host_queued: HashSet::new(),
             for_sweep: VecDeque::new(),
             next_poll: now + FALLBACK_POLL,
-            flush_again: None,
+            host_marks: Vec::new(),
+            host_marks_again: now,
+            postponed: Vec::new(),
         };
         actor.take_up();
         loop {
@@ -143,6 +155,15 @@ impl Actor {
     }
 
     fn step(&mut self, event: Option<Event>) {
+        self.handle(event);
+        self.on_time();
+        self.dispatch();
+        self.flush_idle();
+        self.close_quiet_books();
+        self.tell_sweep();
+    }
+
+    fn handle(&mut self, event: Option<Event>) {
         match event {
             Some(Event::Changed { session_id }) => self.look(&session_id),
             Some(Event::Live { session_id }) => {
@@ -151,24 +172,31 @@ impl Actor {
                 }
                 self.look(&session_id);
             }
-            Some(Event::Dead { session_id }) => {
-                match self.books(&session_id) {
-                    Some(books) => books.life = Life::Dead,
+            Some(Event::Dead { session_id, run_id }) => {
+                match self.open_books(&session_id) {
+                    Ok(Some(books)) => books.life = Life::Dead { run_id },
                     // No such session any more: nothing is claimed.
-                    None => self.drained(&session_id, Vec::new()),
+                    Ok(None) => self.drained(run_id, Vec::new()),
+                    Err(_) => {
+                        self.postponed.push((Instant::now() + STORE_RETRY, Event::Dead { session_id, run_id }));
+                        return;
+                    }
                 }
                 self.look(&session_id);
+            }
+            Some(Event::Failed { session_id, message_id }) => {
+                self.end_turns(&session_id, &[(message_id, InStatus::Failed)]);
+            }
+            Some(Event::Gone { session_id }) => {
+                if let Some(books) = self.books(&session_id) {
+                    books.life = Life::None;
+                }
             }
             Some(Event::Outcome { chat, outcome }) => self.outcome(&chat, outcome),
             Some(Event::Ready { channel }) => self.conversations.back(channel),
             Some(Event::HostOutbox) => self.take_host_messages(),
             Some(Event::Stop { .. }) | None => {}
         }
-        self.on_time();
-        self.dispatch();
-        self.flush_idle();
-        self.close_quiet_books();
-        self.tell_sweep();
     }
 
     fn deadline(&self) -> Instant {
@@ -176,12 +204,14 @@ impl Actor {
         let mut next = now + Duration::from_secs(3600);
         let mut consider = |at: Option<Instant>| next = at.map_or(next, |at| next.min(at));
         consider(self.conversations.next_release());
-        consider(self.flush_again);
+        consider((!self.host_marks.is_empty()).then_some(self.host_marks_again));
+        consider(self.postponed.iter().map(|(at, _)| *at).min());
         consider((!self.for_sweep.is_empty()).then(|| now + Duration::from_millis(5)));
         let wall = crate::time::now();
         consider(self.later.iter().map(|(at, ..)| now + wait_until(*at, wall)).min());
         for books in self.books.values() {
             consider(books.look_again);
+            consider(books.flush_again);
             consider((books.life == Life::Live).then_some(self.next_poll));
         }
         next
@@ -211,6 +241,16 @@ impl Actor {
         for session_id in again {
             self.look(&session_id);
         }
+        let (due, later) = std::mem::take(&mut self.postponed).into_iter().partition(|(at, _)| *at <= now);
+        self.postponed = later;
+        for (_, event) in due {
+            self.handle(Some(event));
+        }
+        if !self.host_marks.is_empty() && self.host_marks_again <= now {
+            for (id, outcome) in std::mem::take(&mut self.host_marks) {
+                self.host_final(&id, outcome);
+            }
+        }
         let (due, later) = std::mem::take(&mut self.later).into_iter().partition(|(at, ..)| *at <= wall);
         self.later = later;
         for (_, session_id, row) in due {
@@ -228,9 +268,7 @@ impl Actor {
             let looked = open_untrusted(&books.dir).map_err(LookError::from).and_then(|db| books.look(&db));
             let looked = match looked {
                 // A dead container rolls nothing back any more: read a copy that was.
-                Err(LookError::Theirs(UntrustedError::Again)) if books.life == Life::Dead => {
-                    self.look_at_copy(session_id)
-                }
+                Err(LookError::Theirs(UntrustedError::Again)) if books.is_dead() => self.look_at_copy(session_id),
                 other => other,
             };
             let Some(books) = self.books.get_mut(session_id) else { return };
@@ -256,7 +294,7 @@ impl Actor {
                     if faults == 20 || (faults == 0 && !transient) {
                         log::warn!("A session cannot be read; trying again session={session_id} error={e}");
                     }
-                    if books.life == Life::Dead && !transient {
+                    if books.is_dead() && (e.is_final() || faults >= MAX_FAULTS_OF_THE_DEAD) {
                         // It will not get better, and a successor must not wait for it for ever.
                         self.end_of_life(session_id, Vec::new());
                     }
@@ -281,10 +319,13 @@ impl Actor {
         for row in found.rows {
             self.enqueue_row(session_id, row);
         }
+        if found.more {
+            return; // the rest of what those turns had to say comes first; the next look has them again
+        }
         let Some(books) = self.books.get_mut(session_id) else { return };
         let finished = books.mark_finished(found.finished);
         self.end_turns(session_id, &finished);
-        if self.books.get(session_id).is_some_and(|b| b.life == Life::Dead) && !found.more {
+        if self.books.get(session_id).is_some_and(Books::is_dead) {
             self.end_of_life(session_id, found.claims);
         }
     }
@@ -298,12 +339,13 @@ impl Actor {
             books.look_failed(true);
             return;
         }
-        books.life = Life::None;
-        self.drained(session_id, claims);
+        if let Life::Dead { run_id } = std::mem::replace(&mut books.life, Life::None) {
+            self.drained(run_id, claims);
+        }
     }
 
-    fn drained(&mut self, session_id: &str, claims: Vec<String>) {
-        self.for_sweep.push_back(sweep::Event::Drained { session_id: session_id.to_owned(), claims });
+    fn drained(&mut self, run_id: String, claims: Vec<String>) {
+        self.for_sweep.push_back(sweep::Event::Drained { run_id, claims });
     }
 
     fn enqueue_row(&mut self, session_id: &str, row: FoundRow) {
@@ -316,7 +358,11 @@ impl Actor {
             self.later.push((at, session_id.to_owned(), row));
             return;
         }
-        let Some(chat) = self.chat_of(session_id, &row.message) else {
+        let Ok(chat) = self.chat_of(session_id, &row.message) else {
+            self.later.push((wall + STORE_RETRY, session_id.to_owned(), row));
+            return;
+        };
+        let Some(chat) = chat else {
             return self.refuse(
                 session_id,
                 &row.message.id,
@@ -332,21 +378,21 @@ impl Actor {
     }
 
     /// The conversation a row belongs to, before anything about it is checked.
-    fn chat_of(&self, session_id: &str, row: &MessageOut) -> Option<Chat> {
+    fn chat_of(&self, session_id: &str, row: &MessageOut) -> Result<Option<Chat>> {
         match (&row.address.channel_type, &row.address.platform_id) {
             (Some(channel_type), Some(platform_id)) => {
-                Some(Chat { channel_type: channel_type.clone(), platform_id: platform_id.clone() })
+                Ok(Some(Chat { channel_type: channel_type.clone(), platform_id: platform_id.clone() }))
             }
-            _ => {
-                let session = &self.books.get(session_id)?.session;
-                crate::destinations::own_chat(&self.parts.store, session).ok().flatten()
-            }
+            _ => match self.books.get(session_id) {
+                Some(books) => crate::destinations::own_chat(&self.parts.store, &books.session),
+                None => Ok(None),
+            },
         }
     }
 
     /// Tells the channel that a turn is over, behind everything that turn had to say.
     fn end_turns(&mut self, session_id: &str, finished: &[(String, InStatus)]) {
-        let Some(session) = self.books.get(session_id).map(|b| b.session.clone()) else { return };
+        let Some(session) = self.books(session_id).map(|b| b.session.clone()) else { return };
         let Ok(Some(chat)) = crate::destinations::own_chat(&self.parts.store, &session) else { return };
         for (status, result) in [(InStatus::Completed, TurnResult::Completed), (InStatus::Failed, TurnResult::Failed)] {
             let message_ids: Vec<String> = finished
@@ -364,7 +410,8 @@ impl Actor {
     // ---- sending
 
     fn take_host_messages(&mut self) {
-        let messages = match self.parts.store.due_host_messages(crate::time::now(), HOST_MESSAGES_PER_LOOK) {
+        let (now, wall) = (Instant::now(), crate::time::now());
+        let messages = match self.parts.store.pending_host_messages(HOST_MESSAGES_PER_LOOK) {
             Ok(messages) => messages,
             Err(e) => return log::error!("The host's outbox could not be read error={e}"),
         };
@@ -372,7 +419,8 @@ impl Actor {
             if self.host_queued.insert(message.id.clone()) {
                 let chat = Chat { channel_type: message.channel_type, platform_id: message.platform_id };
                 let job = Job { source: Source::Host { id: message.id }, attempts: message.attempts };
-                self.conversations.push(chat, job, None);
+                let not_before = message.next_attempt_at.or(message.deliver_after).filter(|at| *at > wall);
+                self.conversations.push(chat, job, not_before.map(|at| now + wait_until(at, wall)));
             }
         }
     }
@@ -382,7 +430,7 @@ impl Actor {
             let now = Instant::now();
             let mut progress = false;
             for chat in self.conversations.sendable(now) {
-                progress |= self.dispatch_one(&chat, now);
+                progress |= self.dispatch_one(&chat);
             }
             if !progress {
                 return;
@@ -391,7 +439,7 @@ impl Actor {
     }
 
     /// Hands the head of a conversation to its sender; true when the head is another one now.
-    fn dispatch_one(&mut self, chat: &Chat, now: Instant) -> bool {
+    fn dispatch_one(&mut self, chat: &Chat) -> bool {
         let Some(job) = self.conversations.head(chat).cloned() else { return false };
         let item = match self.item(chat, &job.source) {
             Ok(Resolved::Send(item)) => *item,
@@ -399,15 +447,14 @@ impl Actor {
                 self.conversations.drop_head(chat);
                 match &job.source {
                     Source::Row { session_id, message } => self.refuse(session_id, &message.id, &why),
-                    Source::Host { id } => self.host_final(id, &Outcome::Permanent { why }),
+                    Source::Host { id } => self.host_final(id, Outcome::Permanent { why }),
                     Source::TurnEnd { .. } => {}
                 }
                 return true;
             }
             Err(e) => {
-                log::warn!("A message could not be prepared chat={chat} error={e:#}");
                 self.conversations.sent(chat);
-                self.conversations.retry(chat, now, backoff(job.attempts + 1));
+                self.outcome(chat, Outcome::Retry { after: None, why: format!("it could not be prepared: {e:#}") });
                 return false;
             }
         };
@@ -507,7 +554,7 @@ impl Actor {
                         Outcome::Permanent { why } => self.refuse(&session_id, &message.id, &why),
                         Outcome::Retry { .. } | Outcome::Away => {}
                     },
-                    Source::Host { id } => self.host_final(&id, &outcome),
+                    Source::Host { id } => self.host_final(&id, outcome),
                     Source::TurnEnd { .. } => {}
                 }
             }
@@ -564,35 +611,51 @@ impl Actor {
         self.flush(session_id);
     }
 
-    fn host_final(&mut self, id: &str, outcome: &Outcome) {
+    fn host_final(&mut self, id: &str, outcome: Outcome) {
         let store = &self.parts.store;
-        let written = match outcome {
+        let written = match &outcome {
             Outcome::Sent { platform_message_id } => store.mark_host_delivered(id, platform_message_id.as_deref()),
             Outcome::Permanent { why } => store.mark_host_failed(id, why),
             Outcome::Retry { .. } | Outcome::Away => return,
         };
-        self.host_queued.remove(id);
-        if let Err(e) = written {
-            log::error!("An outcome could not be recorded message={id} error={e}");
+        match written {
+            Ok(()) => {
+                self.host_queued.remove(id);
+                if self.host_queued.is_empty() {
+                    self.take_host_messages(); // there may be more than one look takes
+                }
+            }
+            Err(e) => {
+                // It stays queued: read again, it would be sent again.
+                log::warn!("An outcome could not be recorded yet message={id} error={e}");
+                self.host_marks.push((id.to_owned(), outcome));
+                self.host_marks_again = Instant::now() + STORE_RETRY;
+            }
         }
     }
 
     // ---- books
 
-    /// The books of a session, opened when needed; `None` when there is no such session.
+    /// The books of a session, opened when needed; `None` when they cannot be.
     fn books(&mut self, session_id: &str) -> Option<&mut Books> {
+        self.open_books(session_id).ok().flatten()
+    }
+
+    /// The same; `Ok(None)` when there is no such session. The fault is logged here.
+    fn open_books(&mut self, session_id: &str) -> Result<Option<&mut Books>, StoreError> {
         if !self.books.contains_key(session_id) {
-            let session: Session = match self.parts.store.session(session_id) {
+            let session = match self.parts.store.session(session_id) {
                 Ok(session) => session,
+                Err(StoreError::NotFound { .. }) => return Ok(None),
                 Err(e) => {
-                    log::warn!("A session is not known session={session_id} error={e}");
-                    return None;
+                    log::warn!("A session could not be read session={session_id} error={e}");
+                    return Err(e);
                 }
             };
             let dir = self.parts.home.session(&session.agent_group_id, session_id);
             self.books.insert(session_id.to_owned(), Books::new(session, dir));
         }
-        self.books.get_mut(session_id)
+        Ok(self.books.get_mut(session_id))
     }
 
     fn flush(&mut self, session_id: &str) {
@@ -600,24 +663,27 @@ impl Actor {
         if !books.has_marks() {
             return;
         }
-        if let Err(e) = books.flush(crate::time::now()) {
-            log::debug!("Outcomes wait to be written session={session_id} error={e}");
-            self.flush_again = Some(Instant::now() + FLUSH_RETRY);
+        match books.flush(crate::time::now()) {
+            Ok(Flushed::TurnsEnded) => self.for_sweep.push_back(sweep::Event::Finished),
+            Ok(Flushed::OutcomesOnly) => {}
+            Err(e) => {
+                // The third time it is no lock that is held for a moment.
+                if books.flush_failed() == 3 {
+                    log::warn!("Outcomes wait to be written session={session_id} error={e}");
+                }
+            }
         }
     }
 
     /// Writes what no outcome will take along: a session with something in flight waits for that,
     /// so that a turn costs one commit and not two.
     fn flush_idle(&mut self) {
-        if self.flush_again.is_some_and(|at| at > Instant::now()) {
-            return;
-        }
-        self.flush_again = None;
+        let now = Instant::now();
         let busy: HashSet<&str> = self.conversations.all_in_flight().filter_map(session_of).collect();
         let idle: Vec<String> = self
             .books
             .iter()
-            .filter(|(id, b)| b.has_marks() && !busy.contains(id.as_str()))
+            .filter(|(id, b)| b.has_marks() && !busy.contains(id.as_str()) && b.flush_again.is_none_or(|at| at <= now))
             .map(|(id, _)| id.clone())
             .collect();
         for session_id in idle {
@@ -651,8 +717,14 @@ impl Actor {
                 }
             }
         }
-        self.flush_again = None;
-        self.flush_idle();
+        // What is not written now is sent again after the next start.
+        while self.books.values().any(Books::has_marks) && Instant::now() < until {
+            self.flush_idle();
+            match self.books.values().filter_map(|b| b.flush_again).min() {
+                Some(at) => drop(crossbeam_channel::at(at.min(until)).recv()),
+                None => break,
+            }
+        }
     }
 }
 

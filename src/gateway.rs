@@ -44,8 +44,9 @@ const REQUEST_DEADLINE: Duration = Duration::from_secs(120);
 const FIRST_BYTE_DEADLINE: Duration = Duration::from_secs(15 * 60);
 /// How long a whole answer may take.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(60 * 60);
-/// What is reached through here, and nothing else.
-const ALLOWED_PATH: &str = "/v1/messages";
+/// What is reached through here, to the letter: a path that only begins like this could be
+/// normalised into another one, with the owner's key.
+const ALLOWED_PATHS: [&str; 2] = ["/v1/messages", "/v1/messages/count_tokens"];
 
 /// The listener's state.
 pub struct Gateway {
@@ -140,26 +141,28 @@ impl Shared {
         stream.set_read_timeout(Some(REQUEST_DEADLINE))?;
         stream.set_write_timeout(Some(REQUEST_DEADLINE))?;
         let mut buffer = Vec::new();
-        while wait_readable(&stream, REQUEST_DEADLINE)? || !buffer.is_empty() {
-            match http::read_request(&mut stream, &mut buffer)? {
-                Some(request) => self.answer(&request, &mut stream)?,
-                None => return Ok(()),
-            }
+        while !buffer.is_empty() || wait_readable(&stream, REQUEST_DEADLINE)? {
+            let Some(mut request) = http::read_head(&mut stream, &mut buffer)? else { return Ok(()) };
+            // Before its body is read: a stranger's costs no memory.
+            let session_id = match self.session_of(&request) {
+                Ok(Some(session_id)) => session_id,
+                Ok(None) => {
+                    return refuse(&mut stream, 401, "authentication_error", "this session's token is not known");
+                }
+                Err(e) => {
+                    log::error!("The gateway could not check a token error={e}");
+                    return refuse(&mut stream, 503, "api_error", "the gateway could not check the session's token");
+                }
+            };
+            http::read_body(&mut stream, &mut buffer, &mut request)?;
+            self.answer(&session_id, &request, &mut stream)?;
         }
         Ok(())
     }
 
-    fn answer(&self, request: &Request, stream: &mut UnixStream) -> io::Result<()> {
-        let session_id = match self.session_of(request) {
-            Ok(Some(session_id)) => session_id,
-            Ok(None) => return refuse(stream, 401, "authentication_error", "this session's token is not known"),
-            Err(e) => {
-                log::error!("The gateway could not check a token error={e}");
-                return refuse(stream, 503, "api_error", "the gateway could not check the session's token");
-            }
-        };
+    fn answer(&self, session_id: &str, request: &Request, stream: &mut UnixStream) -> io::Result<()> {
         let path = request.path.split('?').next().unwrap_or_default();
-        if request.method != "POST" || !(path == ALLOWED_PATH || path.starts_with(&format!("{ALLOWED_PATH}/"))) {
+        if request.method != "POST" || !ALLOWED_PATHS.contains(&path) {
             return refuse(stream, 404, "not_found_error", "the gateway passes on POST /v1/messages only");
         }
         let Some(key) = &self.settings.anthropic_api_key else {

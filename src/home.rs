@@ -18,6 +18,7 @@ use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Seek, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use nanoclaw_session::layout::SessionDir;
@@ -25,6 +26,11 @@ use rustix::fs::{FlockOperation, flock};
 
 /// The settings file inside a home.
 pub const ENV_FILE: &str = ".env";
+
+/// How long another process may hold the home before that counts.
+const LOCK_PATIENCE: Duration = Duration::from_millis(500);
+/// How often the lock is tried meanwhile.
+const LOCK_STEP: Duration = Duration::from_millis(50);
 
 /// Paths of one install. Nothing is touched before [`Home::create`].
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -68,7 +74,8 @@ impl Home {
         private(&self.root)?;
         fs::set_permissions(&self.root, fs::Permissions::from_mode(0o700))
             .with_context(|| format!("cannot close {} to other users", self.root.display()))?;
-        for folder in [self.sessions(), self.gateway_dir(), self.logs(), self.instructions(), self.groups()] {
+        let closed = [self.recovery(), self.logs(), self.instructions()];
+        for folder in closed {
             private(&folder)?;
         }
         // These are mounted into containers, whose user is not ours: the home above is what is closed.
@@ -101,6 +108,10 @@ impl Home {
     }
     pub fn gateway_dir(&self) -> PathBuf {
         self.data().join("gateway")
+    }
+    /// Where copies of what killed containers left are rolled back.
+    pub fn recovery(&self) -> PathBuf {
+        self.data().join("recovery")
     }
     pub fn groups(&self) -> PathBuf {
         self.root.join("groups")
@@ -143,8 +154,42 @@ impl Home {
     /// Takes the home for this process, until the lock is dropped.
     ///
     /// # Errors
-    /// [`LockError::Held`] when another process has it.
+    /// [`LockError::Held`] when another process has it, and not only for a moment.
     pub fn lock(&self) -> Result<HomeLock, LockError> {
+        let tries = LOCK_PATIENCE.as_millis() / LOCK_STEP.as_millis();
+        for _ in 1..tries {
+            match self.try_lock() {
+                // It may be a `status` that is just looking.
+                Err(LockError::Held { .. }) => drop(crossbeam_channel::after(LOCK_STEP).recv()),
+                other => return other,
+            }
+        }
+        self.try_lock()
+    }
+
+    /// Whether a daemon holds the home, and its process id where that can be read. Does not
+    /// disturb it.
+    ///
+    /// # Errors
+    /// The lock file cannot be read.
+    pub fn holder(&self) -> io::Result<Option<Holder>> {
+        let mut file = match File::open(self.lock_file()) {
+            Ok(file) => file,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(e) => return Err(e),
+        };
+        match flock(&file, FlockOperation::NonBlockingLockShared) {
+            Ok(()) => Ok(None),
+            Err(rustix::io::Errno::WOULDBLOCK) => {
+                let mut pid = String::new();
+                file.read_to_string(&mut pid)?;
+                Ok(Some(Holder { pid: pid.trim().parse().ok() }))
+            }
+            Err(e) => Err(e.into()),
+        }
+    }
+
+    fn try_lock(&self) -> Result<HomeLock, LockError> {
         let mut file = OpenOptions::new()
             .read(true)
             .write(true)
@@ -166,6 +211,12 @@ impl Home {
         writeln!(file, "{}", std::process::id())?;
         Ok(HomeLock { _file: file })
     }
+}
+
+/// Who holds a home.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Holder {
+    pub pid: Option<u32>,
 }
 
 /// The home belongs to this process while this lives; the kernel frees it with the process.
@@ -222,7 +273,9 @@ mod tests {
         let lock = home.lock().unwrap();
         let Err(LockError::Held { pid }) = home.lock() else { panic!() };
         assert_eq!(pid, Some(std::process::id()));
+        assert_eq!(home.holder().unwrap(), Some(Holder { pid }));
         drop(lock);
+        assert_eq!(home.holder().unwrap(), None);
         home.lock().unwrap();
     }
 }

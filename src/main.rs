@@ -6,6 +6,9 @@ use nanoclaw::cmd;
 
 fn main() -> ExitCode {
     keep_memory_small();
+    // Containers have another user and must be able to read what is mounted for them; the home as a
+    // whole is closed to others, and what is secret in it has a mode of its own.
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
     // Before any database is opened: what a container left must not be able to hold us up.
     nanoclaw_session::untrusted::install_guards();
     match cmd::main() {

@@ -96,7 +96,10 @@ impl Poller {
                         }
                     }
                     // Not all of it could be stored: the cursor stays, and it comes again.
-                    Err(crossbeam_channel::RecvTimeoutError::Disconnected) => return Flow::Continue,
+                    Err(crossbeam_channel::RecvTimeoutError::Disconnected) => {
+                        self.inbound.rejected();
+                        return Flow::Continue;
+                    }
                 }
             }
             self.inbound.accepted();

@@ -82,9 +82,13 @@ pub fn run(invocation: &Invocation) -> io::Result<Output> {
         .stderr(Stdio::piped())
         .process_group(0)
         .spawn()?;
-    let stdout = drain(child.stdout.take())?;
-    let stderr = drain(child.stderr.take())?;
-    let (status, timed_out) = wait(&mut child, invocation.deadline)?;
+    let watched = watch(&mut child, invocation.deadline);
+    if watched.is_err() {
+        // Nobody else would end it, or wait for it.
+        let _ = child.kill();
+        child.wait()?;
+    }
+    let Watched { status, timed_out, stdout, stderr } = watched?;
     let ended = match (timed_out, status.code()) {
         (true, _) => Ended::TimedOut,
         (false, Some(code)) => Ended::Code(code),
@@ -95,6 +99,20 @@ pub fn run(invocation: &Invocation) -> io::Result<Output> {
     let collect =
         |pipe: Receiver<Vec<u8>>| std::iter::from_fn(|| pipe.recv_deadline(until).ok()).flatten().collect::<Vec<u8>>();
     Ok(Output { ended, stdout: collect(stdout), stderr: collect(stderr) })
+}
+
+struct Watched {
+    status: ExitStatus,
+    timed_out: bool,
+    stdout: Receiver<Vec<u8>>,
+    stderr: Receiver<Vec<u8>>,
+}
+
+fn watch(child: &mut Child, deadline: Duration) -> io::Result<Watched> {
+    let stdout = drain(child.stdout.take())?;
+    let stderr = drain(child.stderr.take())?;
+    let (status, timed_out) = wait(child, deadline)?;
+    Ok(Watched { status, timed_out, stdout, stderr })
 }
 
 fn wait(child: &mut Child, deadline: Duration) -> io::Result<(ExitStatus, bool)> {

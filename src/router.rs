@@ -33,6 +33,8 @@ use engage::{Engagement, InThread};
 
 /// How soon parked rows are tried again.
 const PARKED_RETRY: Duration = Duration::from_millis(200);
+/// How long a container may hold a lock on its inbound.db before it is stopped.
+const MAX_LOCKED: Duration = Duration::from_secs(10);
 /// Batches that may wait for a locked session before pollers are held up.
 const MAX_PARKED: usize = 64;
 /// Largest attachment that is kept. bytes
@@ -54,6 +56,7 @@ pub struct Router {
 
 /// A batch on its way to disk.
 struct Pending {
+    since: Instant,
     sessions: Vec<ForSession>,
     accepted: Sender<()>,
 }
@@ -110,7 +113,7 @@ impl Router {
             }
         }
         let accepted = if whole { accepted } else { crossbeam_channel::bounded(1).0 };
-        Some(Pending { sessions: sessions.into_values().collect(), accepted })
+        Some(Pending { since: Instant::now(), sessions: sessions.into_values().collect(), accepted })
     }
 
     fn route(&self, message: InboundMessage, sessions: &mut BTreeMap<String, ForSession>) -> Result<()> {
@@ -210,7 +213,11 @@ impl Router {
                 false
             }
             Err(e) if e.downcast_ref::<rusqlite::Error>().is_some_and(is_transient) => {
-                log::warn!("Messages wait for a locked session session={}", part.session.id);
+                let session_id = &part.session.id;
+                log::warn!("Messages wait for a locked session session={session_id}");
+                if batch.since.elapsed() > MAX_LOCKED {
+                    let _ = self.sweep.send(sweep::Event::Locked { session_id: session_id.clone() });
+                }
                 true
             }
             Err(e) => {
@@ -246,7 +253,10 @@ impl Router {
             }
             Ok(())
         })?;
-        self.store.touch_session(&session.id, crate::time::now())?;
+        // The rows are there: a retry would find them absorbed and wake nobody.
+        if let Err(e) = self.store.touch_session(&session.id, crate::time::now()) {
+            log::warn!("A session's last activity was not recorded session={} error={e}", session.id);
+        }
         Ok(news)
     }
 }
@@ -273,8 +283,11 @@ fn address(chat: &Chat, thread_id: Option<String>) -> Address {
 /// the text still arrives.
 fn store_attachments(dir: &SessionDir, row_id: &str, files: &[InboundFile]) -> Vec<Attachment> {
     let mut kept: Vec<Attachment> = Vec::with_capacity(files.len());
+    let folder = dir.inbox(row_id);
     for file in files {
-        let name = confined_file_name(&file.name, |n| kept.iter().any(|k| k.name == n));
+        // A later version of the message may bring another file of the same name.
+        let other_content = |n: &str| fs::read(folder.join(n)).is_ok_and(|there| there != file.bytes);
+        let name = confined_file_name(&file.name, |n| kept.iter().any(|k| k.name == n) || other_content(n));
         let local_path = match store_attachment(dir, row_id, &name, &file.bytes) {
             Ok(()) => Some(format!("inbox/{}/{name}", folder_name(row_id))),
             Err(e) => {
@@ -329,6 +342,9 @@ mod tests {
             "m:main",
             &[file("../../x.png", vec![1]), file("x.png", vec![2]), file("big", vec![0; MAX_ATTACHMENT_BYTES + 1])],
         );
+        let again = store_attachments(&dir, "m:main", &[file("x.png", vec![1]), file("x.png", vec![9])]);
+        let names: Vec<_> = again.iter().map(|a| a.name.as_str()).collect();
+        assert_eq!(names, ["x.png", "x-3.png"], "the same file again, and another version's");
         let paths: Vec<_> = kept.iter().map(|a| a.local_path.as_deref()).collect();
         assert_eq!(paths, [Some("inbox/m:main/x.png"), Some("inbox/m:main/x-2.png"), None]);
         assert_eq!(fs::read(dir.inbox("m:main").join("x-2.png")).unwrap(), [2]);

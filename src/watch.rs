@@ -199,7 +199,15 @@ impl Body {
                 self.sweep.send(event).is_ok()
             }
             Some(Watched::Session { session_id, watch, rest }) => {
-                let news = watch.drain(OUTBOUND_DB)?;
+                // A watch that fails is given up; delivery looks once a second all the same.
+                let news = match watch.drain(OUTBOUND_DB) {
+                    Ok(news) => news,
+                    Err(e) => {
+                        log::warn!("Notifications of a session failed session={session_id} error={e}");
+                        self.watched.remove(&token);
+                        return Ok(Flow::Continue);
+                    }
+                };
                 rest.charge(Instant::now());
                 if rest.until.is_none() {
                     arm(&self.epoll, watch, token)?;

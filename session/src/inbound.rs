@@ -24,8 +24,8 @@ const REVISION: i64 = 1;
 /// message a thousand times.
 const MAX_VERSIONS_OF_AN_ID: u32 = 1_000;
 
-/// Most unfinished rows one look returns; the rest is seen once these are finished.
-const MAX_UNFINISHED_ROWS: u32 = 10_000;
+/// Most unfinished rows one look returns: those that wake come first, since context may pile up.
+const MAX_UNFINISHED_ROWS: u32 = 1_000;
 
 const SCHEMA: &str = "
 CREATE TABLE IF NOT EXISTS messages_in (
@@ -131,14 +131,14 @@ impl InboundDb {
         Ok(value)
     }
 
-    /// Rows that are neither completed nor failed nor paused, by seq.
+    /// Rows that are neither completed nor failed nor paused: those that wake first, by seq.
     ///
     /// # Errors
     /// SQLite's.
     pub fn unfinished(&self) -> rusqlite::Result<Vec<MessageIn>> {
         let sql = format!(
             "SELECT {MESSAGE_COLUMNS} FROM messages_in WHERE status = 'pending' AND {KNOWN_KIND}
-             ORDER BY seq LIMIT {MAX_UNFINISHED_ROWS}"
+             ORDER BY trigger DESC, seq LIMIT {MAX_UNFINISHED_ROWS}"
         );
         self.db.prepare(&sql)?.query_map([], message_in)?.collect()
     }
@@ -148,8 +148,9 @@ impl InboundDb {
     /// # Errors
     /// SQLite's.
     pub fn unfinished_ids(&self) -> rusqlite::Result<Vec<String>> {
-        let sql =
-            format!("SELECT id FROM messages_in WHERE status = 'pending' ORDER BY seq LIMIT {MAX_UNFINISHED_ROWS}");
+        let sql = format!(
+            "SELECT id FROM messages_in WHERE status = 'pending' ORDER BY trigger DESC, seq LIMIT {MAX_UNFINISHED_ROWS}"
+        );
         self.db.prepare(&sql)?.query_map([], |r| r.get(0))?.collect()
     }
 

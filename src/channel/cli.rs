@@ -82,6 +82,7 @@ struct CliInbound {
 
 struct Reader {
     stream: UnixStream,
+    state: ReaderState,
     buffer: Vec<u8>,
     /// Up to here the buffer holds no line end.
     scanned: usize,
@@ -98,24 +99,45 @@ impl Inbound for CliInbound {
             let transient = |e: io::Error| PollError::Transient(e.to_string());
             let ids: Vec<ClientId> = self.readers.keys().copied().collect();
             let mut fds = vec![PollFd::new(stop, PollFlags::IN), PollFd::new(&self.listener, PollFlags::IN)];
-            fds.extend(ids.iter().map(|id| PollFd::new(&self.readers[id].stream, PollFlags::IN)));
+            fds.extend(ids.iter().map(|id| {
+                let reader = &self.readers[id];
+                let wanted = match reader.state {
+                    ReaderState::Open => PollFlags::IN,
+                    // That it is gone is always told.
+                    ReaderState::SaidAll => PollFlags::empty(),
+                };
+                PollFd::new(&reader.stream, wanted)
+            }));
             match poll(&mut fds, None) {
                 Ok(_) | Err(rustix::io::Errno::INTR) => {}
                 Err(e) => return Err(transient(e.into())),
             }
-            let news: Vec<bool> = fds.iter().map(|fd| !fd.revents().is_empty()).collect();
+            let news: Vec<PollFlags> = fds.iter().map(PollFd::revents).collect();
             drop(fds);
-            if news[0] {
+            if !news[0].is_empty() {
                 break;
             }
-            if news[1] {
+            if !news[1].is_empty() {
                 self.accept().map_err(transient)?;
             }
-            for (id, _) in ids.into_iter().zip(&news[2..]).filter(|(_, news)| **news) {
-                self.read(id, &mut polled);
+            for (id, news) in ids.into_iter().zip(&news[2..]).filter(|(_, news)| !news.is_empty()) {
+                if self.readers.get(&id).is_some_and(|r| r.state == ReaderState::Open) {
+                    self.read(id, &mut polled);
+                }
+                let said_all = self.readers.get(&id).is_some_and(|r| r.state == ReaderState::SaidAll);
+                if said_all && news.intersects(PollFlags::HUP | PollFlags::ERR) {
+                    self.forget(id);
+                }
             }
         }
         Ok(polled)
+    }
+
+    fn rejected(&mut self) {
+        for (client, id) in self.waiting.drain(..) {
+            let message = format!("the message {id} could not be stored; see the log, and send it again");
+            self.clients.write(client, &ToClient::Error { message });
+        }
     }
 
     fn accepted(&mut self) {
@@ -123,6 +145,14 @@ impl Inbound for CliInbound {
             self.clients.write(client, &ToClient::Accepted { id });
         }
     }
+}
+
+/// What is left to wait for from a client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum ReaderState {
+    Open,
+    /// It says nothing more, and still listens.
+    SaidAll,
 }
 
 impl CliInbound {
@@ -138,7 +168,7 @@ impl CliInbound {
                 continue; // dropping it tells the client
             }
             let id = self.clients.join(stream.try_clone()?)?;
-            self.readers.insert(id, Reader { stream, buffer: Vec::new(), scanned: 0 });
+            self.readers.insert(id, Reader { stream, state: ReaderState::Open, buffer: Vec::new(), scanned: 0 });
         }
     }
 
@@ -150,8 +180,8 @@ impl CliInbound {
                 for line in lines {
                     self.line(id, &line, polled);
                 }
-                if end {
-                    self.forget(id);
+                if let (true, Some(reader)) = (end, self.readers.get_mut(&id)) {
+                    reader.state = ReaderState::SaidAll;
                 }
             }
             Err(e) => {

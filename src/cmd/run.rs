@@ -49,8 +49,9 @@ pub fn run(home: Home, args: &RunArgs) -> Result<ExitCode> {
     };
     log::info!("Ready {summary} version={}", env!("CARGO_PKG_VERSION"));
     let mut stdout = std::io::stdout();
-    writeln!(stdout, "ready {summary}")?;
-    stdout.flush()?;
+    if let Err(e) = writeln!(stdout, "ready {summary}").and_then(|()| stdout.flush()) {
+        log::warn!("Nobody reads our output error={e}");
+    }
     let containers = if args.stop_containers { ContainersAtStop::Stop } else { ContainersAtStop::LeaveRunning };
     daemon.run(&tells, containers)?;
     Ok(ExitCode::SUCCESS)

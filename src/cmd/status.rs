@@ -10,7 +10,7 @@ use nanoclaw_session::time::format_utc;
 use serde::Serialize;
 
 use super::Format;
-use crate::home::{Home, LockError};
+use crate::home::{Holder, Home};
 use crate::store::{Session, Store, StoreError};
 
 #[derive(Debug, Serialize)]
@@ -71,12 +71,11 @@ fn collect(home: &Home) -> Result<Status> {
         }
         other => other.with_context(|| format!("cannot open {}", home.store().display()))?,
     };
-    let daemon = match home.lock() {
-        Ok(_free) => Daemon { running: false, pid: None, accepting: false },
-        Err(LockError::Held { pid }) => {
+    let daemon = match home.holder()? {
+        None => Daemon { running: false, pid: None, accepting: false },
+        Some(Holder { pid }) => {
             Daemon { running: true, pid, accepting: UnixStream::connect(home.cli_socket()).is_ok() }
         }
-        Err(e) => return Err(e.into()),
     };
     let sessions = store.active_sessions()?.iter().map(|s| session_status(home, &store, s)).collect::<Result<_>>()?;
     Ok(Status {

@@ -17,11 +17,11 @@ use super::spec::{INSTALL_LABEL, SESSION_LABEL, Spec};
 use crate::process::{self, Invocation, Output};
 
 /// `docker run` pulls nothing and waits for nothing but the start of one process.
-const RUN_DEADLINE: Duration = Duration::from_secs(60);
+pub const RUN_DEADLINE: Duration = Duration::from_secs(60);
 /// Questions to the engine.
 const ASK_DEADLINE: Duration = Duration::from_secs(15);
 /// What a container gets between SIGTERM and SIGKILL. seconds
-const STOP_GRACE_S: u32 = 8;
+const STOP_GRACE_S: u32 = 5;
 /// Lines of a container's log that are kept.
 const KEPT_LOG_LINES: &str = "2000";
 
@@ -84,10 +84,25 @@ pub enum State {
     },
 }
 
+/// A start that came to nothing.
+#[derive(Debug)]
+pub struct StartFailed {
+    pub error: DockerError,
+    pub leftover: Leftover,
+}
+
+/// Whether a failed start may have left a container after all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Leftover {
+    None,
+    Possible,
+}
+
 /// A container that was started.
 #[derive(Debug)]
 pub struct Started {
-    pub container_id: String,
+    /// The engine's id, where it was said.
+    pub container_id: Option<String>,
     pub life: Life,
 }
 
@@ -110,32 +125,45 @@ impl Docker {
     /// Starts the container and finds out how to notice its end.
     ///
     /// # Errors
-    /// [`DockerError`]; a container that was created but not started is removed.
-    pub fn start(&self, spec: &Spec) -> Result<Started, DockerError> {
+    /// [`StartFailed`]; a container that was created but not started is removed, if possible.
+    pub fn start(&self, spec: &Spec) -> Result<Started, StartFailed> {
         let invocation = Invocation {
             program: self.program.clone(),
             args: spec.run_args(),
             env: spec.secret_env.clone(),
             deadline: RUN_DEADLINE,
         };
-        let container_id = match self.checked(&invocation) {
-            Ok(output) => text(&output),
-            Err(e) => {
-                // It holds the name otherwise. Nothing to remove is the usual case.
-                let _ = self.remove(&spec.name);
-                return Err(e);
+        match self.checked(&invocation) {
+            Ok(output) => {
+                let container_id = text(&output);
+                // It runs: an engine that cannot be asked now is asked again later.
+                let life = self.life(&container_id, Duration::ZERO).unwrap_or(Life::AskEngine);
+                Ok(Started { container_id: Some(container_id), life })
             }
-        };
-        Ok(Started { life: self.life(&container_id)?, container_id })
+            Err(error) => {
+                // It may have been created, and holds the name then. After a timeout it may even come later.
+                let leftover = match (&error, self.remove(&spec.name)) {
+                    (DockerError::NotInstalled { .. }, _) => Leftover::None,
+                    (DockerError::TimedOut, _) | (_, Err(_)) => Leftover::Possible,
+                    (_, Ok(())) => Leftover::None,
+                };
+                Err(StartFailed { error, leftover })
+            }
+        }
     }
 
-    /// How the end of this container will be noticed.
+    /// How the end of this container will be noticed. One that was created and not started by
+    /// the age at which any `docker run` has ended is removed.
     ///
     /// # Errors
     /// [`DockerError`].
-    pub fn life(&self, container: &str) -> Result<Life, DockerError> {
+    pub fn life(&self, container: &str, age: Duration) -> Result<Life, DockerError> {
         match self.inspect(container)? {
             Some(Inspected { id, state: State::Running { pid }, .. }) => Ok(open_pidfd(pid, &id)),
+            Some(Inspected { state: State::InBetween, .. }) if age > RUN_DEADLINE => {
+                self.remove(container)?;
+                Ok(Life::Over)
+            }
             Some(Inspected { state: State::InBetween, .. }) => Ok(Life::AskEngine),
             Some(Inspected { state: State::Exited { .. }, .. }) | None => Ok(Life::Over),
         }
@@ -164,13 +192,12 @@ impl Docker {
         let filter = format!("label={INSTALL_LABEL}={install_id}");
         let output = self.ask(&["ps", "--all", "--quiet", "--no-trunc", "--filter", &filter])?;
         let ids = text(&output);
-        let mut args = vec!["inspect", "--type", "container"];
-        args.extend(ids.lines());
-        if args.len() == 3 {
-            return Ok(Vec::new());
+        let mut found = Vec::new();
+        // One by one: one that is removed meanwhile fails alone, and no answer is too long to keep.
+        for id in ids.lines() {
+            found.extend(self.inspect(id)?);
         }
-        // Not `ask`: it fails as a whole when one of them has just been removed.
-        parse_inspect(&self.call(&args, ASK_DEADLINE)?.stdout)
+        Ok(found)
     }
 
     /// The last lines a container printed.

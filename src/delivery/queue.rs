@@ -35,6 +35,8 @@ struct Conversation<S> {
     waiting: VecDeque<Job<S>>,
     in_flight: Option<Job<S>>,
     hold: Hold,
+    /// Someone came back while an item was in flight: whether it found them is not known yet.
+    came_back: bool,
 }
 
 /// Why the head of a queue does not go.
@@ -60,6 +62,7 @@ impl<S: Clone> Conversations<S> {
             waiting: VecDeque::new(),
             in_flight: None,
             hold: Hold::Free,
+            came_back: false,
         });
         if let (Some(until), true) = (hold, conversation.waiting.is_empty() && conversation.in_flight.is_none()) {
             conversation.hold = Hold::Until(until);
@@ -82,6 +85,7 @@ impl<S: Clone> Conversations<S> {
         if let Some(c) = self.by_chat.get_mut(chat) {
             c.in_flight = c.waiting.pop_front();
             c.hold = Hold::Free;
+            c.came_back = false;
         }
     }
 
@@ -105,9 +109,11 @@ impl<S: Clone> Conversations<S> {
         self.back_to_head(chat, Hold::Until(now + wait), 1);
     }
 
-    /// What was in flight goes back to the head until [`Conversations::back`].
+    /// What was in flight goes back to the head until [`Conversations::back`] - or goes again at
+    /// once, if that was said while it was in flight.
     pub fn away(&mut self, chat: &Chat) {
-        self.back_to_head(chat, Hold::Away, 0);
+        let came_back = self.by_chat.get(chat).is_some_and(|c| c.came_back);
+        self.back_to_head(chat, if came_back { Hold::Free } else { Hold::Away }, 0);
     }
 
     fn back_to_head(&mut self, chat: &Chat, hold: Hold, attempts: u32) {
@@ -123,8 +129,11 @@ impl<S: Clone> Conversations<S> {
     /// Someone is back on this channel: what waits for that may go.
     pub fn back(&mut self, channel_type: &str) {
         for (chat, c) in &mut self.by_chat {
-            if chat.channel_type == channel_type && c.hold == Hold::Away {
-                c.hold = Hold::Free;
+            if chat.channel_type == channel_type {
+                c.came_back = c.in_flight.is_some();
+                if c.hold == Hold::Away {
+                    c.hold = Hold::Free;
+                }
             }
         }
     }
@@ -230,6 +239,20 @@ mod tests {
         q.back("cli");
         assert_eq!(q.head(&chat("a")), Some(&job(1)));
         assert_eq!(q.sendable(now), [chat("a")]);
+    }
+
+    #[test]
+    fn who_comes_back_while_an_item_is_in_flight_is_not_missed() {
+        let mut q = Conversations::default();
+        let now = Instant::now();
+        q.push(chat("a"), job(1), None);
+        q.sent(&chat("a"));
+        q.back("cli");
+        q.away(&chat("a"));
+        assert_eq!(q.sendable(now), [chat("a")]);
+        q.sent(&chat("a"));
+        q.away(&chat("a"));
+        assert!(q.sendable(now).is_empty(), "the second time nobody had come back");
     }
 
     #[test]

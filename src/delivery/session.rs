@@ -4,7 +4,7 @@
 //! The books are kept so that a crash at any moment repeats at most what was in flight: a row is
 //! behind the durable cursor only once it is in `delivered` or in `delivery_attempts`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
@@ -34,17 +34,22 @@ pub struct Books {
     /// When to look again after a look that could not be finished.
     pub look_again: Option<Instant>,
     faults: u32,
+    flush_faults: u32,
+    /// When to write again what could not be written.
+    pub flush_again: Option<Instant>,
     pub life: Life,
 }
 
 /// Whether a container of this session runs, as the sweep said.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Life {
     None,
     /// Its file is looked at once a second in case notifications do not cross the mount.
     Live,
     /// Proven dead: its last words are to be read and its claims to be told.
-    Dead,
+    Dead {
+        run_id: String,
+    },
 }
 
 #[derive(Debug)]
@@ -60,6 +65,14 @@ struct Marks {
     attempts: Vec<Attempt>,
     finished: Vec<(String, InStatus)>,
     notes: Vec<NewMessageIn>,
+}
+
+/// What was written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Flushed {
+    /// Inbound rows came to their end: the container may have nothing to do now.
+    TurnsEnded,
+    OutcomesOnly,
 }
 
 /// What one look found.
@@ -96,8 +109,14 @@ impl Books {
             stamp: None,
             look_again: None,
             faults: 0,
+            flush_faults: 0,
+            flush_again: None,
             life: Life::None,
         }
+    }
+
+    pub fn is_dead(&self) -> bool {
+        matches!(self.life, Life::Dead { .. })
     }
 
     /// True when the container's file may have changed since the last look.
@@ -131,11 +150,18 @@ impl Books {
             Ok((from, s.messages_after(from, ROWS_PER_LOOK)?, s.acks(&unfinished)?, retried))
         })?;
         let read_to = seen.rows.last().map_or(from, OutRow::seq);
+        // A row may be in both lists: with an attempt behind it, and above the cursor.
+        let mut seen_ids = HashSet::new();
         let mut fresh = Vec::new();
         for (row, attempt) in retried.into_iter().chain(seen.rows.into_iter().map(|row| (row, None))) {
             let known = match &row {
-                OutRow::Message(m) => inbound.delivered(&m.id)?.is_some() || self.open.values().any(|o| o.id == m.id),
-                OutRow::Malformed { .. } => false,
+                OutRow::Message(m) => {
+                    !seen_ids.insert(m.id.clone())
+                        || inbound.delivered(&m.id)?.is_some()
+                        || self.open.values().any(|o| o.id == m.id)
+                }
+                OutRow::Malformed { id: Some(id), .. } => inbound.delivered(id)?.is_some(),
+                OutRow::Malformed { seq, id: None, .. } => inbound.delivered(&unnamed(*seq))?.is_some(),
             };
             if !known {
                 fresh.push((row, attempt));
@@ -161,7 +187,7 @@ impl Books {
     fn take(&mut self, row: OutRow, attempt: Option<Attempt>, found: &mut Found) {
         match row {
             OutRow::Malformed { seq, id, reason } => {
-                let id = id.unwrap_or_else(|| format!("seq-{seq}"));
+                let id = id.unwrap_or_else(|| unnamed(seq));
                 found.malformed.push((id, reason));
             }
             OutRow::Message(message) => {
@@ -213,7 +239,7 @@ impl Books {
     ///
     /// # Errors
     /// SQLite's.
-    pub fn flush(&mut self, now: Timestamp) -> rusqlite::Result<()> {
+    pub fn flush(&mut self, now: Timestamp) -> rusqlite::Result<Flushed> {
         // Behind the cursor is only what is in one of the two tables.
         let first_unrecorded = self.open.iter().find(|(_, row)| row.attempt.is_none()).map(|(seq, _)| *seq);
         let cursor = match (first_unrecorded, self.read_to) {
@@ -237,8 +263,20 @@ impl Books {
             }
             cursor.map_or(Ok(()), |seq| tx.set_delivery_cursor(seq))
         })?;
+        self.flush_faults = 0;
+        self.flush_again = None;
+        let ended = !self.marks.finished.is_empty();
         self.marks = Marks::default();
-        Ok(())
+        Ok(if ended { Flushed::TurnsEnded } else { Flushed::OutcomesOnly })
+    }
+
+    /// What waits could not be written: when to try again; how often that has happened in a row.
+    pub fn flush_failed(&mut self) -> u32 {
+        const FIRST_RETRY: Duration = Duration::from_millis(50);
+        const MAX_RETRY: Duration = Duration::from_secs(5);
+        self.flush_again = Some(Instant::now() + (FIRST_RETRY * 2u32.pow(self.flush_faults.min(10))).min(MAX_RETRY));
+        self.flush_faults = self.flush_faults.saturating_add(1);
+        self.flush_faults
     }
 
     /// A look failed: when to try again. The first few times at once, since a writer is usually
@@ -267,6 +305,11 @@ impl Books {
     }
 }
 
+/// What a row without a readable id is called in `delivered`.
+fn unnamed(seq: i64) -> String {
+    format!("seq-{seq}")
+}
+
 /// Why a look could not be finished.
 #[derive(Debug)]
 pub enum LookError {
@@ -283,6 +326,13 @@ impl From<UntrustedError> for LookError {
 impl From<rusqlite::Error> for LookError {
     fn from(e: rusqlite::Error) -> Self {
         LookError::Ours(e)
+    }
+}
+
+impl LookError {
+    /// Whether the file itself is at fault, so that no later look will fare better.
+    pub fn is_final(&self) -> bool {
+        matches!(self, LookError::Theirs(UntrustedError::Hostile(_) | UntrustedError::Corrupt(_)))
     }
 }
 

@@ -31,6 +31,24 @@ pub enum StartFault {
     Crashing(EndReason),
 }
 
+/// What is said once, until it is over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FaultKind {
+    /// Containers do not start; over with the first that does.
+    Start,
+    /// They start and die; over with the first that lives to do something.
+    Crash,
+}
+
+impl FaultKind {
+    fn key(self, session_id: &str) -> String {
+        match self {
+            FaultKind::Start => format!("start-fault:{session_id}"),
+            FaultKind::Crash => format!("crash-loop:{session_id}"),
+        }
+    }
+}
+
 impl fmt::Display for StartFault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -48,18 +66,25 @@ impl fmt::Display for StartFault {
 }
 
 impl StartFault {
+    fn kind(&self) -> FaultKind {
+        match self {
+            StartFault::Crashing(_) => FaultKind::Crash,
+            _ => FaultKind::Start,
+        }
+    }
+
     /// Finds out what a failed `docker run` was about, by asking about each thing it needs: the
-    /// CLI has one exit code for all of them.
-    pub fn diagnose(docker: &Docker, settings: &Settings, error: DockerError) -> StartFault {
+    /// CLI has one exit code for all of them. Worker thread.
+    pub fn diagnose(docker: &Docker, settings: &Settings, image: &str, error: DockerError) -> StartFault {
         let runner = &settings.containers.runner;
         match error {
             DockerError::Failed(words) => {
                 if !runner.is_file() {
                     return StartFault::RunnerMissing(runner.display().to_string());
                 }
-                match docker.image_id(&settings.containers.image) {
+                match docker.image_id(image) {
                     Ok(Some(_)) => StartFault::Refused(words),
-                    Ok(None) => StartFault::ImageMissing(settings.containers.image.clone()),
+                    Ok(None) => StartFault::ImageMissing(image.to_owned()),
                     Err(e) => StartFault::Engine(e),
                 }
             }
@@ -73,12 +98,12 @@ impl Actor {
     pub(super) fn tell_waiting(&self, session_id: &str, fault: &StartFault) -> Result<()> {
         let session = self.parts.store.session(session_id)?;
         let text = format!("I cannot start right now: {fault}. Your message is kept, and I keep trying.");
-        self.tell(&session, &text, Repeat::OncePer(&fault_key(session_id)))
+        self.tell(&session, &text, Repeat::OncePer(&fault.kind().key(session_id)))
     }
 
-    /// The session's containers start again: the next fault is news.
-    pub(super) fn clear_faults(&self, session_id: &str) -> Result<()> {
-        Ok(self.parts.store.release_dedup_key(&fault_key(session_id))?)
+    /// That works again: the next fault of this kind is news.
+    pub(super) fn clear_faults(&self, session_id: &str, kind: FaultKind) -> Result<()> {
+        Ok(self.parts.store.release_dedup_key(&kind.key(session_id))?)
     }
 
     /// Tells the user that a message is given up.
@@ -100,10 +125,6 @@ impl Actor {
         }
         Ok(())
     }
-}
-
-fn fault_key(session_id: &str) -> String {
-    format!("start-fault:{session_id}")
 }
 
 fn excerpt(kind: &nanoclaw_session::row::InKind, content: &str) -> String {

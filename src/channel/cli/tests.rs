@@ -111,11 +111,27 @@ fn a_last_line_without_an_end_counts_and_a_client_that_left_is_forgotten() {
     let (_tmp, path, mut channel, stop) = fixture();
     let mut terminal = Terminal::connect(&path);
     write!(terminal.write, r#"{{"text":"bye"}}"#).unwrap();
-    drop(terminal);
+    terminal.write.shutdown(std::net::Shutdown::Write).unwrap();
     assert_eq!(next_message(&mut channel, &stop).content.text, "bye");
-    stop.now();
-    channel.inbound.poll(None, &stop).unwrap();
+    channel.inbound.accepted();
+    assert!(matches!(terminal.hear(), ToClient::Accepted { .. }), "it says nothing more, and still listens");
+    assert!(matches!(channel.outbound.send(&text_for("local", "hi")), Outcome::Sent { .. }));
+    drop(terminal);
     assert_eq!(channel.outbound.send(&text_for("local", "hi")), Outcome::Away);
+}
+
+#[test]
+fn a_message_that_was_not_stored_is_never_acknowledged() {
+    let (_tmp, path, mut channel, stop) = fixture();
+    let mut terminal = Terminal::connect(&path);
+    terminal.say(r#"{"text":"lost","id":"m1"}"#);
+    next_message(&mut channel, &stop);
+    channel.inbound.rejected();
+    assert!(matches!(terminal.hear(), ToClient::Error { message } if message.contains("m1")));
+    terminal.say(r#"{"text":"kept","id":"m2"}"#);
+    next_message(&mut channel, &stop);
+    channel.inbound.accepted();
+    assert_eq!(terminal.hear(), ToClient::Accepted { id: "m2".into() });
 }
 
 #[test]

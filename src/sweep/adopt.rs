@@ -1,0 +1,161 @@
+//! Containers of an earlier life: found by their label, adopted, reaped or removed. Until they
+//! are known nothing is started, or a session could get a second container.
+
+use std::collections::HashSet;
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+
+use super::fault::StartFault;
+use super::{Actor, Event, Exit, FIND_RETRY, MAX_FIND_RETRY, Phase, Run};
+use crate::container::docker::{Docker, DockerError, Inspected, Life, RUN_DEADLINE, Started, State};
+use crate::store::{ContainerRun, EndReason, RunEnd};
+use crate::thread::spawn_worker;
+
+/// How often a start of an earlier life is asked after.
+const AWAIT_STEP: Duration = Duration::from_secs(1);
+
+impl Actor {
+    /// Asks the engine which containers of this install there are. Those nobody knows are removed.
+    pub(super) fn find_containers(&self) -> Result<()> {
+        let (docker, me, install) = (self.parts.docker.clone(), self.parts.me.clone(), self.parts.home.install_id());
+        let open = self.parts.store.open_container_runs()?;
+        let known: HashSet<String> = open.into_iter().map(|run| run.container_name).collect();
+        spawn_worker("docker-list", move || {
+            // The sweep is gone when the host stops; then nobody needs to know.
+            let _ = me.send(Event::Found(known_containers(&docker, &install, &known)));
+        })?;
+        Ok(())
+    }
+
+    /// Nothing starts until the engine was asked again: a start may have come to something after all.
+    pub(super) fn reconcile_again(&mut self) {
+        self.reconciled = false;
+        self.find_again = Some(Instant::now() + self.find_wait);
+    }
+
+    pub(super) fn found(&mut self, result: Result<Vec<Inspected>, DockerError>) -> Result<()> {
+        let containers = match result {
+            Ok(containers) => containers,
+            Err(e) => {
+                let wait = self.find_wait;
+                log::error!("The container engine does not answer; asking again error={e} wait_s={}", wait.as_secs());
+                self.find_again = Some(Instant::now() + wait);
+                self.find_wait = (wait * 2).min(MAX_FIND_RETRY);
+                for (session_id, _) in &self.queue {
+                    if let Err(e) = self.tell_waiting(session_id, &StartFault::Engine(e.clone())) {
+                        log::error!("A user could not be told session={session_id} error={e:#}");
+                    }
+                }
+                return Ok(());
+            }
+        };
+        self.find_wait = FIND_RETRY;
+        self.find_again = None;
+        for run in self.parts.store.open_container_runs()? {
+            if self.session_of(&run.id).is_some() {
+                continue; // of this life
+            }
+            let container = containers.iter().find(|c| c.name == run.container_name);
+            // One broken session stops only itself.
+            if let Err(e) = self.take_over(&run, container) {
+                log::error!("A container could not be taken over session={} error={e:#}", run.session_id);
+            }
+        }
+        if !self.reconciled {
+            self.reconciled = true;
+            self.next_safety_pass = Instant::now();
+            self.refresh_due()?;
+        }
+        Ok(())
+    }
+
+    /// Takes over a run of an earlier life.
+    fn take_over(&mut self, run: &ContainerRun, container: Option<&Inspected>) -> Result<()> {
+        let name = &run.container_name;
+        if !matches!(self.slot(&run.session_id).phase, Phase::Stopped) {
+            // The session has a later one: this is what a failed write left open.
+            log::warn!("Closing a stale run session={} container={name}", run.session_id);
+            if container.is_some() {
+                let (docker, name) = (self.parts.docker.clone(), name.clone());
+                spawn_worker("docker-rm", move || {
+                    if let Err(e) = docker.remove(&name) {
+                        log::warn!("A container could not be removed container={name} error={e}");
+                    }
+                })?;
+            }
+            let end = RunEnd { at: crate::time::now(), reason: EndReason::Vanished, exit_code: None, oom: false };
+            self.parts.store.end_container_run(&run.id, &end)?;
+            return Ok(self.parts.store.delete_gateway_tokens(name)?);
+        }
+        match container {
+            Some(container) => self.adopt(run, container),
+            None if run.container_id.is_none() => self.await_start(run),
+            None => {
+                log::info!("A container is gone session={} container={name}", run.session_id);
+                self.begin_ending(&run.session_id, run_of(run, Some(EndReason::Vanished)), Some(Exit::UNKNOWN));
+                Ok(())
+            }
+        }
+    }
+
+    /// A host was killed while its `docker run` was under way: that may live on and come to
+    /// something, so the session waits until it cannot any more.
+    fn await_start(&mut self, run: &ContainerRun) -> Result<()> {
+        let (run_id, name) = (run.id.clone(), run.container_name.clone());
+        let age = Duration::try_from(crate::time::now().duration_since(run.started_at)).unwrap_or_default();
+        let until = Instant::now() + RUN_DEADLINE.saturating_sub(age);
+        self.watch_out(&self.parts.store.session(&run.session_id)?);
+        self.slot(&run.session_id).phase = Phase::Starting(run_of(run, None));
+        let (docker, me) = (self.parts.docker.clone(), self.parts.me.clone());
+        spawn_worker("docker-await", move || {
+            let life = loop {
+                let left = until.saturating_duration_since(Instant::now());
+                match docker.life(&name, RUN_DEADLINE.saturating_sub(left)) {
+                    Ok(Life::Over) | Err(_) if !left.is_zero() => {}
+                    Ok(life) => break life,
+                    Err(_) => break Life::AskEngine,
+                }
+                // The answer is all that is waited for, and it comes from another process.
+                let _ = crossbeam_channel::after(AWAIT_STEP.min(left)).recv();
+            };
+            let _ = me.send(Event::Started { run_id, result: Ok(Started { container_id: None, life }) });
+        })?;
+        Ok(())
+    }
+
+    fn adopt(&mut self, run: &ContainerRun, container: &Inspected) -> Result<()> {
+        let session_id = &run.session_id;
+        let (run_id, name) = (run.id.clone(), run.container_name.clone());
+        if let State::Exited { .. } = container.state {
+            log::info!("A container ended while we were away session={session_id} container={name}");
+            self.begin_ending(session_id, run_of(run, None), None);
+            return self.reap(session_id, run_id, name);
+        }
+        log::info!("Adopted a container session={session_id} container={name}");
+        self.watch_out(&self.parts.store.session(session_id)?);
+        self.slot(session_id).phase = Phase::Starting(run_of(run, None));
+        let (docker, me, container_id) = (self.parts.docker.clone(), self.parts.me.clone(), container.id.clone());
+        spawn_worker("docker-adopt", move || {
+            // It lives, as far as we know: an engine that does not answer is asked again later.
+            let life = docker.life(&name, Duration::ZERO).unwrap_or(Life::AskEngine);
+            let _ = me.send(Event::Started { run_id, result: Ok(Started { container_id: Some(container_id), life }) });
+        })?;
+        Ok(())
+    }
+}
+
+/// Lists the containers of this install and removes those that are not `known`. Worker thread.
+fn known_containers(docker: &Docker, install: &str, known: &HashSet<String>) -> Result<Vec<Inspected>, DockerError> {
+    let (known, leftover): (Vec<_>, Vec<_>) =
+        docker.list(install)?.into_iter().partition(|container| known.contains(&container.name));
+    for container in leftover {
+        log::info!("Removing a leftover container container={}", container.name);
+        docker.remove(&container.name)?;
+    }
+    Ok(known)
+}
+
+fn run_of(run: &ContainerRun, ended_by_us: Option<EndReason>) -> Run {
+    Run { id: run.id.clone(), container_name: run.container_name.clone(), ended_by_us }
+}
