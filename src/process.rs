@@ -22,6 +22,10 @@ const PIPE_GRACE: Duration = Duration::from_millis(500);
 /// Stack of the two threads that drain a child's pipes. bytes
 const DRAIN_STACK_BYTES: usize = 64 * 1024;
 
+/// Settings that no child needs to see: the environment of a process can be read by its user, and
+/// a program in `DOCKER` is not ours.
+const SECRETS: [&str; 4] = ["ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN", "CLAUDE_CODE_OAUTH_TOKEN", "OPENAI_API_KEY"];
+
 /// What to run.
 #[derive(Debug, Clone)]
 pub struct Invocation {
@@ -74,7 +78,11 @@ impl Output {
 /// The program cannot be started, which usually means that it is not installed.
 pub fn run(invocation: &Invocation) -> io::Result<Output> {
     #[allow(clippy::disallowed_methods)] // this is the place the rule points to
-    let mut child = Command::new(&invocation.program)
+    let mut command = Command::new(&invocation.program);
+    for secret in SECRETS {
+        command.env_remove(secret);
+    }
+    let mut child = command
         .args(&invocation.args)
         .envs(invocation.env.iter().map(|(k, v)| (k, v)))
         .stdin(Stdio::null())

@@ -382,10 +382,12 @@ impl Actor {
             for session_id in running {
                 self.stop_container(&session_id, EndReason::Stopped);
             }
-            if self.live() == 0 {
+            // Those of an earlier life may not be known yet.
+            if self.live() == 0 && self.reconciled {
                 return;
             }
             match events.recv_deadline(until) {
+                Ok(Event::Found(Err(e))) => return log::warn!("Containers were not stopped error={e}"),
                 Ok(event) => {
                     if let Err(e) = self.handle(event) {
                         log::error!("The sweep could not finish a step error={e:#}");

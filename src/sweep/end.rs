@@ -81,7 +81,8 @@ impl Actor {
         let reason = end_reason(&run, exit);
         if matches!(reason, EndReason::Crashed | EndReason::Oom) && claims.is_empty() {
             slot.crashes += 1;
-            slot.not_before = Some(Instant::now() + decide::crash_backoff(slot.crashes));
+            // One death may be anything, such as a kill from outside; two in a row are a pattern.
+            slot.not_before = (slot.crashes > 1).then(|| Instant::now() + decide::crash_backoff(slot.crashes - 1));
         } else {
             slot.crashes = 0;
             slot.not_before = None;

@@ -52,7 +52,15 @@ impl FaultKind {
 impl fmt::Display for StartFault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            StartFault::Engine(e) => write!(f, "{e}"),
+            StartFault::Engine(e @ DockerError::NotInstalled { .. }) => write!(f, "{e}"),
+            StartFault::Engine(e) => {
+                let e = e.to_string();
+                write!(
+                    f,
+                    "the container engine is not usable ({}): `nanoclaw doctor` checks it, `make run` starts it",
+                    e.trim_end_matches('.')
+                )
+            }
             StartFault::ImageMissing(image) => write!(f, "there is no image {image}: build it with `make image`"),
             StartFault::RunnerMissing(path) => write!(f, "there is no runner at {path}: build it with `make build`"),
             StartFault::Refused(words) => write!(f, "the container engine refused to start it: {words}"),

@@ -1,13 +1,23 @@
 //! The conversation: a line editor with history for what you say, and what the agent says above
 //! it as it comes. A line that ends in `\` goes on.
+//!
+//! The editor can print for other threads, but while it may, keys that come in one go (a slow
+//! connection, a script) wait for the next key press. So the thread that prints does it by
+//! itself, and draws anew the line that was being edited: [`Edited`] knows it.
 
-use std::io::{BufRead, BufReader};
+use std::borrow::Cow;
+use std::io::{self, BufRead, BufReader, Write};
 use std::process::ExitCode;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use anyhow::Result;
+use rustyline::completion::Completer;
 use rustyline::error::ReadlineError;
+use rustyline::highlight::{CmdKind, Highlighter};
+use rustyline::hint::Hinter;
 use rustyline::history::FileHistory;
-use rustyline::{Config, Editor, ExternalPrinter};
+use rustyline::validate::Validator;
+use rustyline::{Config, Editor, Helper};
 
 use super::{connect, describe, message, say};
 use crate::channel::cli::wire::{FromClient, ToClient};
@@ -16,25 +26,33 @@ use crate::thread::spawn_worker;
 
 /// Lines that are remembered.
 const HISTORY_LINES: usize = 1_000;
+const PROMPT: &str = "> ";
+/// Of a line that goes on.
+const CONTINUED: &str = "… ";
 
 pub fn run(home: &Home, chat: &str) -> Result<ExitCode> {
     let mut stream = connect(home)?;
     say(&mut stream, &FromClient { listen: Some(chat.to_owned()), ..FromClient::default() })?;
     let config = Config::builder().max_history_size(HISTORY_LINES)?.auto_add_history(true).build();
-    let mut editor: Editor<(), FileHistory> = Editor::with_config(config)?;
+    let edited = Edited::default();
+    let mut editor: Editor<Edited, FileHistory> = Editor::with_config(config)?;
+    editor.set_helper(Some(edited.clone()));
     let history = home.data().join("chat-history");
     // None on the first day.
     let _ = editor.load_history(&history);
 
-    let printer = editor.create_external_printer()?;
     let lines = BufReader::new(stream.try_clone()?);
-    let keeper = home.clone();
-    spawn_worker("chat-output", move || print_lines(&keeper, lines, printer))?;
+    let (keeper, shown) = (home.clone(), edited.clone());
+    spawn_worker("chat-output", move || print_lines(&keeper, lines, &shown))?;
 
     println!("You are talking to your agent. Ctrl-D ends the chat; a line that ends in \\ goes on.");
     let mut text = String::new();
     loop {
-        match editor.readline(if text.is_empty() { "> " } else { "… " }) {
+        let prompt = if text.is_empty() { PROMPT } else { CONTINUED };
+        edited.begin(prompt);
+        let line = editor.readline(prompt);
+        edited.end();
+        match line {
             Ok(line) => {
                 if let Some(begun) = line.strip_suffix('\\') {
                     text.push_str(begun);
@@ -56,9 +74,7 @@ pub fn run(home: &Home, chat: &str) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn print_lines(home: &Home, lines: impl BufRead, mut printer: impl ExternalPrinter) {
-    // The chat is over when its terminal cannot be written to: nothing is left to report to.
-    let mut show = |text: String| printer.print(text + "\n").is_ok();
+fn print_lines(home: &Home, lines: impl BufRead, edited: &Edited) {
     for line in lines.lines() {
         let Ok(line) = line else { break };
         let texts = match serde_json::from_str::<ToClient>(&line) {
@@ -66,10 +82,83 @@ fn print_lines(home: &Home, lines: impl BufRead, mut printer: impl ExternalPrint
             Err(_) => vec![line],
         };
         for text in texts {
-            if !show(text) {
-                return;
+            if edited.show_above(&text).is_err() {
+                return; // the terminal is gone, and with it whom to tell
             }
         }
     }
-    show("[nanoclaw went away; your messages are kept. Ctrl-D, then start it again]".to_owned());
+    // As above.
+    let _ = edited.show_above("[nanoclaw went away; your messages are kept. Ctrl-D, then start it again]");
 }
+
+/// The line that is being edited, as the editor tells its highlighter at every key.
+#[derive(Clone, Default)]
+struct Edited {
+    state: Arc<Mutex<State>>,
+}
+
+#[derive(Default)]
+struct State {
+    /// Empty while no line is being edited.
+    prompt: &'static str,
+    line: String,
+    /// Characters behind the cursor.
+    behind: usize,
+}
+
+impl Edited {
+    fn begin(&self, prompt: &'static str) {
+        *self.lock() = State { prompt, ..State::default() };
+    }
+
+    fn end(&self) {
+        *self.lock() = State::default();
+    }
+
+    fn record(&self, line: &str, cursor: usize) {
+        let mut state = self.lock();
+        state.line = line.to_owned();
+        state.behind = line.get(cursor..).map_or(0, |rest| rest.chars().count());
+    }
+
+    /// Puts a text above the line, and the line below it again.
+    fn show_above(&self, text: &str) -> io::Result<()> {
+        let state = self.lock();
+        let mut stdout = io::stdout().lock();
+        // The terminal is in raw mode: a line feed alone does not return the carriage.
+        let text = text.replace('\n', "\r\n");
+        write!(stdout, "\r\x1b[J{text}\r\n{}{}", state.prompt, state.line)?;
+        if state.behind > 0 {
+            write!(stdout, "\x1b[{}D", state.behind)?;
+        }
+        stdout.flush()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // A panic while holding it leaves a line that is whole.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Highlighter for Edited {
+    fn highlight<'l>(&self, line: &'l str, cursor: usize) -> Cow<'l, str> {
+        self.record(line, cursor);
+        Cow::Borrowed(line)
+    }
+
+    fn highlight_char(&self, line: &str, cursor: usize, _kind: CmdKind) -> bool {
+        self.record(line, cursor);
+        false
+    }
+}
+
+impl Completer for Edited {
+    type Candidate = String;
+}
+
+impl Hinter for Edited {
+    type Hint = String;
+}
+
+impl Validator for Edited {}
+impl Helper for Edited {}
