@@ -333,11 +333,17 @@ impl Actor {
     /// The last words of a dead container are read: write what is known, then tell the sweep.
     fn end_of_life(&mut self, session_id: &str, claims: Vec<String>) {
         let Some(books) = self.books.get_mut(session_id) else { return };
-        if let Err(e) = books.flush(crate::time::now()) {
-            // The sweep would start a successor for what is done: it must wait for this.
-            log::warn!("Outcomes wait to be written session={session_id} error={e}");
-            books.look_failed(true);
-            return;
+        match books.flush(crate::time::now()) {
+            Ok(Flushed::TurnsEnded) => {
+                self.for_sweep.push_back(sweep::Event::Finished { session_id: session_id.to_owned() });
+            }
+            Ok(Flushed::OutcomesOnly) => {}
+            Err(e) => {
+                // The sweep would start a successor for what is done: it must wait for this.
+                log::warn!("Outcomes wait to be written session={session_id} error={e}");
+                books.look_failed(true);
+                return;
+            }
         }
         if let Life::Dead { run_id } = std::mem::replace(&mut books.life, Life::None) {
             self.drained(run_id, claims);
@@ -664,7 +670,9 @@ impl Actor {
             return;
         }
         match books.flush(crate::time::now()) {
-            Ok(Flushed::TurnsEnded) => self.for_sweep.push_back(sweep::Event::Finished),
+            Ok(Flushed::TurnsEnded) => {
+                self.for_sweep.push_back(sweep::Event::Finished { session_id: session_id.to_owned() });
+            }
             Ok(Flushed::OutcomesOnly) => {}
             Err(e) => {
                 // The third time it is no lock that is held for a moment.

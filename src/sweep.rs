@@ -73,8 +73,8 @@ pub enum Event {
     Drained { run_id: String, claims: Vec<String> },
     /// The worker that was to stop a container could not.
     NotStopped { run_id: String },
-    /// A session has finished something: there may be room for others.
-    Finished,
+    /// A session has finished something: its container is of use, and may have nothing to do now.
+    Finished { session_id: String },
     /// A container has held a lock on this session's inbound.db for too long.
     Locked { session_id: String },
     /// The engine was asked whether a container lives.
@@ -236,7 +236,13 @@ impl Actor {
                 self.asking.remove(&run_id);
                 if matches!(life, Some(Life::Over)) { self.died(&run_id) } else { Ok(()) }
             }
-            Event::Finished | Event::Stop(_) => Ok(()),
+            Event::Finished { session_id } => {
+                if let Some(slot) = self.slots.get_mut(&session_id) {
+                    slot.crashes = 0;
+                }
+                Ok(())
+            }
+            Event::Stop(_) => Ok(()),
         }
     }
 
