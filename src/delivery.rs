@@ -30,6 +30,7 @@ use nanoclaw_session::untrusted::{UntrustedError, open_untrusted, recover_copy};
 use crate::channel::{Chat, OutboundItem, Outcome, Payload, TurnResult};
 use crate::home::Home;
 use crate::id::new_id;
+use crate::memory;
 use crate::store::{HostMessage, Store, StoreError};
 use crate::sweep;
 use queue::{Conversations, Job, MAX_ATTEMPTS, backoff};
@@ -38,8 +39,12 @@ use session::{Books, Flushed, Found, FoundRow, Life, LookError, wait_until};
 
 /// How often a live session's file is looked at when no notification came.
 const FALLBACK_POLL: Duration = Duration::from_secs(1);
+/// How long after the last outcome a burst counts as over.
+const QUIET: Duration = Duration::from_secs(3);
 /// How soon something is tried again that the store did not answer for.
 const STORE_RETRY: Duration = Duration::from_secs(1);
+/// Looks at one session before the others have their turn.
+const MAX_LOOKS_IN_A_ROW: usize = 4;
 /// Looks at what a dead container left that may fail before its session goes on without.
 const MAX_FAULTS_OF_THE_DEAD: u32 = 8;
 /// Host messages taken up at once.
@@ -99,6 +104,8 @@ struct Actor {
     /// Told to the sweep as soon as it has room.
     for_sweep: VecDeque<sweep::Event>,
     next_poll: Instant,
+    /// When freed memory is given back: a while after the last outcome.
+    trim_at: Option<Instant>,
     /// Final outcomes of host messages that are still to be recorded.
     host_marks: Vec<(String, Outcome)>,
     host_marks_again: Instant,
@@ -118,6 +125,7 @@ impl Delivery {
             host_queued: HashSet::new(),
             for_sweep: VecDeque::new(),
             next_poll: now + FALLBACK_POLL,
+            trim_at: Some(now + QUIET),
             host_marks: Vec::new(),
             host_marks_again: now,
             postponed: Vec::new(),
@@ -192,7 +200,10 @@ impl Actor {
                     books.life = Life::None;
                 }
             }
-            Some(Event::Outcome { chat, outcome }) => self.outcome(&chat, outcome),
+            Some(Event::Outcome { chat, outcome }) => {
+                self.trim_at = Some(Instant::now() + QUIET);
+                self.outcome(&chat, outcome);
+            }
             Some(Event::Ready { channel }) => self.conversations.back(channel),
             Some(Event::HostOutbox) => self.take_host_messages(),
             Some(Event::Stop { .. }) | None => {}
@@ -204,6 +215,7 @@ impl Actor {
         let mut next = now + Duration::from_secs(3600);
         let mut consider = |at: Option<Instant>| next = at.map_or(next, |at| next.min(at));
         consider(self.conversations.next_release());
+        consider(self.trim_at);
         consider((!self.host_marks.is_empty()).then_some(self.host_marks_again));
         consider(self.postponed.iter().map(|(at, _)| *at).min());
         consider((!self.for_sweep.is_empty()).then(|| now + Duration::from_millis(5)));
@@ -219,6 +231,10 @@ impl Actor {
 
     fn on_time(&mut self) {
         let (now, wall) = (Instant::now(), crate::time::now());
+        if self.trim_at.is_some_and(|at| at <= now) {
+            self.trim_at = None;
+            memory::trim();
+        }
         if self.next_poll <= now {
             self.next_poll = now + FALLBACK_POLL;
             let changed: Vec<String> = self
@@ -260,9 +276,10 @@ impl Actor {
 
     // ---- reading
 
-    /// Reads what is new in a session, until there is no more.
+    /// Reads what is new in a session, until there is no more - or so much that others must have
+    /// their turn first.
     fn look(&mut self, session_id: &str) {
-        loop {
+        for _ in 0..MAX_LOOKS_IN_A_ROW {
             let Some(books) = self.books(session_id) else { return };
             let faults = books.faults();
             let looked = open_untrusted(&books.dir).map_err(LookError::from).and_then(|db| books.look(&db));
@@ -301,6 +318,9 @@ impl Actor {
                     return;
                 }
             }
+        }
+        if let Some(books) = self.books.get_mut(session_id) {
+            books.look_later();
         }
     }
 

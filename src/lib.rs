@@ -9,7 +9,7 @@
 //! * [`delivery`], [`sender`], [`notice`] - its answer out
 //! * [`store`], [`destinations`], [`setup`] - who may talk to whom
 //! * [`cmd`] - the command line
-//! * [`process`], [`thread`], [`watch`], [`log`], [`time`], [`id`] - the ground it stands on
+//! * [`process`], [`thread`], [`watch`], [`log`], [`memory`], [`time`], [`id`] - the ground it stands on
 
 pub mod channel;
 pub mod cmd;
@@ -22,6 +22,7 @@ pub mod gateway;
 pub mod home;
 pub mod id;
 pub mod log;
+pub mod memory;
 pub mod notice;
 pub mod poller;
 pub mod process;

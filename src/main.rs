@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use nanoclaw::cmd;
 
 fn main() -> ExitCode {
-    keep_memory_small();
+    nanoclaw::memory::keep_small();
     // Containers have another user and must be able to read what is mounted for them; the home as a
     // whole is closed to others, and what is secret in it has a mode of its own.
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
@@ -17,16 +17,5 @@ fn main() -> ExitCode {
             eprintln!("error: {error:#}");
             ExitCode::from(cmd::FAILURE)
         }
-    }
-}
-
-/// glibc gives every thread an arena of its own and keeps what was freed: on a small machine
-/// that is most of an idle daemon's memory.
-fn keep_memory_small() {
-    #[cfg(target_env = "gnu")]
-    // SAFETY: mallopt only sets options, and no other thread runs yet.
-    unsafe {
-        libc::mallopt(libc::M_ARENA_MAX, 2);
-        libc::mallopt(libc::M_TRIM_THRESHOLD, 128 * 1024);
     }
 }

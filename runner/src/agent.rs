@@ -103,6 +103,8 @@ pub struct Agent {
     /// The highest seq seen in `inbound.db`: ours go above it.
     seen_seq: i64,
     idle_since: Instant,
+    /// Until when the running turn was declared to be silent, if it was.
+    silent_until: Option<jiff::Timestamp>,
     heartbeat_at: Option<Instant>,
     /// When to look although nothing was heard: a row becomes due, or the file was busy.
     look_at: Option<Instant>,
@@ -135,6 +137,7 @@ impl Agent {
             poll: Poll::First,
             seen_seq: 0,
             idle_since: Instant::now(),
+            silent_until: None,
             heartbeat_at: None,
             look_at: None,
             busy: None,
@@ -280,11 +283,8 @@ impl Agent {
 
     /// Claims a batch and starts a turn with it.
     fn begin(&mut self, share: Share, destinations: Arc<Destinations>) -> Result<()> {
-        self.write(|tx| {
-            let now = time::now();
-            tx.acknowledge(share.claims.iter().map(|c| c.id.as_str()), AckStatus::Processing, now)?;
-            tx.set_container_state(&state("turn", None), now)
-        })?;
+        let ids = || share.claims.iter().map(|c| c.id.as_str());
+        self.write(|tx| tx.acknowledge(ids(), AckStatus::Processing, time::now()))?;
         self.start_turn(share, destinations)
     }
 
@@ -344,7 +344,9 @@ impl Agent {
 
     fn on_turn_event(&mut self, event: TurnEvent) -> Result<()> {
         self.beat();
-        let Work::Turn(turn) = &mut self.work else { return Ok(()) };
+        if !matches!(self.work, Work::Turn(_)) {
+            return Ok(());
+        }
         match event {
             TurnEvent::Activity => Ok(()),
             TurnEvent::Init { continuation } => {
@@ -352,11 +354,11 @@ impl Agent {
                 self.write(|tx| tx.set_state(&key, &continuation, time::now()))
             }
             TurnEvent::Waiting { until } => {
-                if turn.silent_until.is_some_and(|declared| declared >= until) {
+                if self.silent_until.is_some_and(|declared| declared >= until) {
                     return Ok(());
                 }
-                turn.silent_until = Some(until);
-                self.write(|tx| tx.set_container_state(&state("turn", Some(until)), time::now()))
+                self.silent_until = Some(until);
+                self.write(|tx| tx.set_container_state(&silent(until), time::now()))
             }
             TurnEvent::Send(outgoing) => self.send(outgoing),
             TurnEvent::Result(result) => self.finish(result),
@@ -482,6 +484,10 @@ impl Agent {
     ) -> Result<()> {
         let key = continuation_key(self.provider.name());
         let seen_seq = self.seen_seq;
+        // What stays as it is costs no page: a turn writes little, since it may be an SD card.
+        let stored = self.outbound.state(&key).context("read the continuation")?;
+        let continuation = continuation.filter(|new| stored.as_ref() != Some(new));
+        let was_silent = self.silent_until.is_some();
         self.write(|tx| {
             let now = time::now();
             for message in messages {
@@ -491,8 +497,9 @@ impl Agent {
             if let Some(continuation) = &continuation {
                 tx.set_state(&key, continuation, now)?;
             }
-            tx.set_container_state(&state("idle", None), now)
+            if was_silent { tx.set_container_state(&ContainerState::default(), now) } else { Ok(()) }
         })?;
+        self.silent_until = None;
         self.beat();
         Ok(())
     }
@@ -551,6 +558,6 @@ fn read_destinations(view: &InboundView) -> rusqlite::Result<Destinations> {
     Ok(Destinations::new(view.destinations()?, routing, thread))
 }
 
-fn state(phase: &str, silent_until: Option<jiff::Timestamp>) -> ContainerState {
-    ContainerState { phase: Some(phase.into()), silent_until, ..ContainerState::default() }
+fn silent(until: jiff::Timestamp) -> ContainerState {
+    ContainerState { phase: Some("turn".into()), silent_until: Some(until), ..ContainerState::default() }
 }

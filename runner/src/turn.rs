@@ -3,7 +3,6 @@
 
 use std::sync::Arc;
 
-use jiff::Timestamp;
 use nanoclaw_session::content::Outbound;
 use nanoclaw_session::row::{Address, MessageIn, NewMessageOut};
 
@@ -75,8 +74,6 @@ pub struct Turn {
     pub outbox: Vec<NewMessageOut>,
     pub nudge: Nudge,
     pub attempt: Attempt,
-    /// Until when the provider has declared silence.
-    pub silent_until: Option<Timestamp>,
 }
 
 impl Turn {
@@ -91,7 +88,6 @@ impl Turn {
             outbox: Vec::new(),
             nudge: Nudge::Unused,
             attempt: Attempt::Continued,
-            silent_until: None,
         }
     }
 

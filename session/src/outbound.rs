@@ -39,8 +39,8 @@ pub struct OutboundDb {
 }
 
 impl OutboundDb {
-    /// Opens, creates and completes the file, and drops the `processing` claims of a
-    /// predecessor: its own file, so nobody else may.
+    /// Opens, creates and completes the file, and drops what a predecessor had claimed and
+    /// declared: its own file, so nobody else may.
     ///
     /// # Errors
     /// SQLite's. A hot journal of a killed predecessor is rolled back here.
@@ -59,10 +59,16 @@ impl OutboundDb {
             tx.execute_batch(&format!("PRAGMA user_version={REVISION}"))?;
             tx.commit()?;
         }
-        let stale: bool =
-            db.query_row("SELECT EXISTS (SELECT 1 FROM processing_ack WHERE status='processing')", [], |r| r.get(0))?;
+        let stale: bool = db.query_row(
+            "SELECT EXISTS (SELECT 1 FROM processing_ack WHERE status='processing')
+                 OR EXISTS (SELECT 1 FROM container_state WHERE silent_until IS NOT NULL OR current_tool IS NOT NULL)",
+            [],
+            |r| r.get(0),
+        )?;
         if stale {
-            db.execute("DELETE FROM processing_ack WHERE status='processing'", [])?;
+            db.execute_batch(
+                "BEGIN; DELETE FROM processing_ack WHERE status='processing'; DELETE FROM container_state; COMMIT",
+            )?;
         }
         Ok(OutboundDb { db })
     }

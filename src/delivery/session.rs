@@ -13,12 +13,19 @@ use nanoclaw_session::inbound::{Attempt, Delivered, Durability, InboundDb};
 use nanoclaw_session::layout::SessionDir;
 use nanoclaw_session::row::{AckStatus, DeliveryStatus, InStatus, MessageOut, NewMessageIn};
 use nanoclaw_session::stamp::Stamp;
-use nanoclaw_session::untrusted::{OutRow, UntrustedDb, UntrustedError};
+use nanoclaw_session::untrusted::{OutRow, OutRows, UntrustedDb, UntrustedError};
 
 use crate::store::Session;
 
 /// Rows read in one look; the rest is read in the next.
 const ROWS_PER_LOOK: usize = 100;
+/// Rows of one session that may wait for delivery in memory. The others wait in its file, so an
+/// agent that writes without end costs disk of its own and no memory of ours.
+const MAX_OPEN_ROWS: usize = 1_000;
+/// How far the cursor moves before that is worth a page of its database. seq
+const CURSOR_STEP: i64 = 64;
+/// When a session that has more to say than may wait is looked at again.
+const LOOK_LATER: Duration = Duration::from_millis(200);
 
 /// One session's books.
 #[derive(Debug)]
@@ -27,6 +34,8 @@ pub struct Books {
     pub dir: SessionDir,
     /// Every row up to here was read; `None` until the durable cursor was loaded.
     read_to: Option<i64>,
+    /// The durable cursor as stored.
+    stored_cursor: i64,
     /// Rows that were read and have no final outcome, by seq.
     open: BTreeMap<i64, OpenRow>,
     marks: Marks,
@@ -104,6 +113,7 @@ impl Books {
             session,
             dir,
             read_to: None,
+            stored_cursor: 0,
             open: BTreeMap::new(),
             marks: Marks::default(),
             stamp: None,
@@ -138,6 +148,7 @@ impl Books {
             Some(seq) => (seq, Vec::new()),
             None => (inbound.delivery_cursor()?, inbound.attempts()?),
         };
+        let open = self.open.len();
         let (from, seen, acks, retried) = db.read(|s| {
             // Below the cursor: the file was recreated, and `delivered` absorbs what repeats.
             let from = if s.max_seq()?.unwrap_or(0) < cursor { 0 } else { cursor };
@@ -147,7 +158,13 @@ impl Books {
                     retried.push((row, Some(attempt)));
                 }
             }
-            Ok((from, s.messages_after(from, ROWS_PER_LOOK)?, s.acks(&unfinished)?, retried))
+            let room = MAX_OPEN_ROWS.saturating_sub(open).min(ROWS_PER_LOOK);
+            let seen = if room == 0 {
+                OutRows { rows: Vec::new(), more: s.max_seq()?.unwrap_or(0) > from }
+            } else {
+                s.messages_after(from, room)?
+            };
+            Ok((from, seen, s.acks(&unfinished)?, retried))
         })?;
         let read_to = seen.rows.last().map_or(from, OutRow::seq);
         // A row may be in both lists: with an attempt behind it, and above the cursor.
@@ -168,6 +185,9 @@ impl Books {
             }
         }
         // Nothing can fail from here on.
+        if self.read_to.is_none() {
+            self.stored_cursor = cursor;
+        }
         self.read_to = Some(read_to);
         let mut found = Found { more: seen.more, ..Found::default() };
         for (row, attempt) in fresh {
@@ -247,6 +267,9 @@ impl Books {
             (None, read) => read,
             (Some(_), None) => None,
         };
+        // It only saves reading: a start reads what is above it again, and `delivered` absorbs that.
+        let moved = |seq: &i64| *seq >= self.stored_cursor + CURSOR_STEP || *seq < self.stored_cursor;
+        let cursor = cursor.filter(moved);
         let marks = &self.marks;
         InboundDb::open(&self.dir, Durability::Normal)?.write(|tx| {
             for outcome in &marks.delivered {
@@ -265,6 +288,7 @@ impl Books {
         })?;
         self.flush_faults = 0;
         self.flush_again = None;
+        self.stored_cursor = cursor.unwrap_or(self.stored_cursor);
         let ended = !self.marks.finished.is_empty();
         self.marks = Marks::default();
         Ok(if ended { Flushed::TurnsEnded } else { Flushed::OutcomesOnly })
@@ -287,6 +311,11 @@ impl Books {
         self.faults = self.faults.saturating_add(1);
         let shift = if transient { self.faults.saturating_sub(1).min(10) } else { self.faults.clamp(9, 15) };
         self.look_again = Some(Instant::now() + (FIRST_RETRY * 2u32.pow(shift)).min(MAX_RETRY));
+    }
+
+    /// There is more than could be taken: look again soon.
+    pub fn look_later(&mut self) {
+        self.look_again = Some(Instant::now() + LOOK_LATER);
     }
 
     /// A look succeeded; how many had failed before it.
