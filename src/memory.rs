@@ -1,12 +1,12 @@
 //! Keeping the heap small. glibc gives every thread an arena of its own and keeps what was freed:
 //! on a small machine that is most of an idle daemon's memory.
 
-/// Two arenas for all threads. Call it before any other thread runs.
+/// One arena for all threads, which hardly contend. Call it before any other thread runs.
 pub fn keep_small() {
     #[cfg(target_env = "gnu")]
     // SAFETY: mallopt only sets options.
     unsafe {
-        libc::mallopt(libc::M_ARENA_MAX, 2);
+        libc::mallopt(libc::M_ARENA_MAX, 1);
         libc::mallopt(libc::M_TRIM_THRESHOLD, 128 * 1024);
     }
 }
