@@ -1,0 +1,332 @@
+//! The command line: what it prints, where, and its exit codes.
+
+use std::fs;
+use std::os::fd::{FromRawFd, OwnedFd};
+use std::os::unix::fs::PermissionsExt;
+use std::process::Child;
+
+use serde_json::Value;
+
+use crate::support::Host;
+use crate::support::docker::docker;
+use crate::support::process::{self, run};
+use crate::support::wait::{DEADLINE, is_readable, wait_for};
+
+#[test]
+fn a_chat_without_a_daemon_says_how_to_start_one() {
+    let host = Host::new();
+    for args in [&["chat", "hello"][..], &["chat", "--json", "hello"]] {
+        let output = host.run(args);
+        assert_eq!((output.code, output.stdout.as_str()), (Some(1), ""));
+        assert!(output.stderr.contains("`nanoclaw run`"), "{output:?}");
+    }
+}
+
+#[test]
+fn an_unknown_word_gets_a_suggestion_and_code_2() {
+    let host = Host::new();
+    for (args, meant) in
+        [(&["statsu"][..], "status"), (&["chat", "--timout", "3"], "--timeout"), (&["doktor"], "doctor")]
+    {
+        let output = host.run(args);
+        assert_eq!((output.code, output.stdout.as_str()), (Some(2), ""), "{args:?}");
+        assert!(output.stderr.contains(meant), "{output:?}");
+    }
+}
+
+#[test]
+fn help_is_there_for_everything() {
+    let host = Host::new();
+    let all = host.run(&["--help"]);
+    assert_eq!((all.code, all.stderr.as_str()), (Some(0), ""));
+    for command in ["run", "chat", "status", "doctor", "logs", "init"] {
+        assert!(all.stdout.contains(command), "{}", all.stdout);
+        let output = host.run(&[command, "--help"]);
+        assert_eq!(output.code, Some(0));
+        assert!(output.stdout.contains("Usage: nanoclaw"), "{output:?}");
+    }
+    assert!(host.run(&["--version"]).stdout.starts_with("nanoclaw "));
+    assert_eq!(fs::read_dir(host.home().root()).unwrap().count(), 0, "nothing was made");
+}
+
+#[test]
+fn a_wrong_setting_names_the_variable_the_value_and_what_is_allowed() {
+    let mut host = Host::new();
+    host.set("MAX_CONCURRENT_CONTAINERS", "many");
+    let output = host.run(&["run"]);
+    assert_eq!((output.code, output.stdout.as_str()), (Some(1), ""));
+    for part in ["MAX_CONCURRENT_CONTAINERS", "many", "from 1 to"] {
+        assert!(output.stderr.contains(part), "{output:?}");
+    }
+    host.unset("MAX_CONCURRENT_CONTAINERS");
+    fs::write(host.home().env_file(), "CONTAINER_IDLE_SECONDS=forever\n").unwrap();
+    let output = host.run(&["run"]);
+    assert!(output.stderr.contains("CONTAINER_IDLE_SECONDS") && output.stderr.contains("forever"), "{output:?}");
+}
+
+#[test]
+fn a_setting_of_the_environment_wins_over_the_file() {
+    let mut host = Host::new();
+    assert_eq!(host.run(&["init", "--yes"]).code, Some(0));
+    fs::write(host.home().env_file(), "NANOCLAW_PROVIDER=nonsense\n").unwrap();
+    assert_eq!(host.run(&["run"]).code, Some(1));
+    host.set("NANOCLAW_PROVIDER", "demo");
+    host.start();
+    assert!(host.stdout()[0].contains("provider=demo"));
+    assert_eq!(host.stdout().len(), 1, "one line, and nothing else: {:?}", host.stdout());
+}
+
+#[test]
+fn the_home_is_closed_to_others() {
+    let mut host = Host::new();
+    fs::set_permissions(host.home().root(), fs::Permissions::from_mode(0o755)).unwrap();
+    assert_eq!(host.run(&["init", "--yes"]).code, Some(0));
+    let mode = |path: &std::path::Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    assert_eq!((mode(host.home().root()), mode(&host.home().env_file())), (0o700, 0o600));
+    fs::set_permissions(host.home().env_file(), fs::Permissions::from_mode(0o644)).unwrap();
+    host.start();
+    assert_eq!(mode(&host.home().env_file()), 0o600, "closed again");
+    assert_eq!((mode(&host.home().cli_socket()), mode(&host.home().store())), (0o600, 0o600));
+    assert_eq!(mode(&host.home().log_file()), 0o600);
+    let again = host.run(&["init", "--yes"]);
+    assert!(again.code == Some(0) && !again.stdout.contains("wrote"), "init is safe to repeat: {again:?}");
+}
+
+fn json(host: &Host, args: &[&str]) -> Value {
+    let output = host.run(args);
+    assert_eq!(output.code, Some(0), "{output:?}");
+    serde_json::from_str(&output.stdout).unwrap_or_else(|e| panic!("{args:?}: {e}: {}", output.stdout))
+}
+
+#[test]
+fn status_tells_of_the_daemon_and_its_sessions_up_and_down() {
+    let mut host = Host::new();
+    let nothing = host.run(&["status"]);
+    assert!(nothing.code == Some(1) && nothing.stderr.contains("`nanoclaw init`"), "{nothing:?}");
+    host.start();
+    host.chat("hello");
+    host.wait_completed(1);
+    let up = json(&host, &["status", "--json"]);
+    assert_eq!(up["daemon"]["running"], true);
+    assert_eq!(up["daemon"]["pid"], host.pid());
+    assert_eq!(up["daemon"]["accepting"], true);
+    let session = &up["sessions"][0];
+    assert_eq!(session["id"], host.session().id);
+    assert_eq!(session["containerName"], host.container());
+    assert_eq!((&session["queued"], &session["undelivered"]), (&0.into(), &0.into()));
+    assert!(session["container"] == "running" || session["container"] == "idle", "{session}");
+    assert!(session["lastProgress"].is_string());
+    let text = host.run(&["status"]).stdout;
+    assert!(text.contains(&format!("running (process {})", host.pid())), "{text}");
+
+    host.sigterm();
+    let down = json(&host, &["status", "--json"]);
+    assert_eq!((&down["daemon"]["running"], &down["daemon"]["accepting"]), (&false.into(), &false.into()));
+    assert_eq!(down["sessions"][0]["id"], host.session().id);
+    assert!(host.run(&["status"]).stdout.contains("`nanoclaw run`"));
+}
+
+#[test]
+fn doctor_finds_nothing_wrong_here_up_and_down() {
+    let mut host = Host::new();
+    let check = |host: &Host| {
+        let checks = json(host, &["doctor", "--json"]);
+        for check in checks.as_array().unwrap() {
+            assert_eq!(check["ok"], true, "{check}");
+        }
+        let names: Vec<String> =
+            checks.as_array().unwrap().iter().map(|c| c["name"].as_str().unwrap().into()).collect();
+        for name in
+            ["home", "disk", "database", "clock", "docker", "runner", "image", "runner-in-image", "memory-limit"]
+        {
+            assert!(names.iter().any(|n| n == name), "{names:?}");
+        }
+    };
+    check(&host);
+    host.start();
+    check(&host);
+}
+
+#[test]
+fn doctor_names_what_is_wrong_and_what_helps() {
+    let mut host = Host::new();
+    host.set("CONTAINER_IMAGE", "nanoclaw-no-such-image:1");
+    let output = host.run(&["doctor"]);
+    assert_eq!(output.code, Some(1));
+    let failed = output.stdout.lines().find(|l| l.starts_with("FAILED")).unwrap_or_else(|| panic!("{output:?}"));
+    assert!(failed.contains("nanoclaw-no-such-image:1") && output.stdout.contains("`make image`"), "{output:?}");
+
+    host.set("DOCKER", "/nowhere/docker");
+    let output = host.run(&["doctor", "--json"]);
+    assert_eq!(output.code, Some(1));
+    let checks: Value = serde_json::from_str(&output.stdout).unwrap();
+    let docker = checks.as_array().unwrap().iter().find(|c| c["name"] == "docker").unwrap();
+    assert_eq!(docker["ok"], false);
+    assert!(docker["remedy"].as_str().unwrap().contains("`make run`"), "{docker}");
+}
+
+#[test]
+fn logs_show_the_host_and_what_a_container_said() {
+    let mut host = Host::new();
+    let none = host.run(&["logs"]);
+    assert!(none.code == Some(1) && none.stderr.contains("has not run"), "{none:?}");
+    host.start();
+    host.chat("hello");
+    let log = host.run(&["logs"]);
+    assert_eq!(log.code, Some(0));
+    assert!(log.stdout.contains("Ready") && log.stdout.contains("Message routed"), "{log:?}");
+    docker(&["kill", &host.container()]);
+    host.wait_run_ended(1);
+    let session = host.session().id;
+    let log = host.run(&["logs", &session[..session.len() - 2]]);
+    assert!(log.stdout.contains("Runner started"), "{log:?}");
+    let unknown = host.run(&["logs", "no-such-session"]);
+    assert!(unknown.code == Some(1) && unknown.stderr.contains(&session), "{unknown:?}");
+}
+
+#[test]
+fn a_chat_with_json_prints_one_document_a_line() {
+    let host = Host::started();
+    let output = host.run(&["chat", "--json", "hello"]);
+    assert_eq!((output.code, output.stderr.as_str()), (Some(0), ""));
+    let lines: Vec<Value> = output.stdout.lines().map(|l| serde_json::from_str(l).unwrap()).collect();
+    let types: Vec<&str> = lines.iter().map(|l| l["type"].as_str().unwrap()).collect();
+    assert_eq!(types, ["accepted", "text", "turn_end"]);
+    assert_eq!(lines[2]["result"], "completed");
+}
+
+#[test]
+fn an_unknown_group_is_refused_with_those_there_are() {
+    let host = Host::started();
+    let output = host.run(&["chat", "--to", "nobody", "hello"]);
+    assert_eq!(output.code, Some(1));
+    assert!(output.stderr.contains("nobody") && output.stderr.contains("main"), "{output:?}");
+}
+
+#[test]
+fn nothing_to_say_is_an_error() {
+    let host = Host::started();
+    let output = run(&mut host.nanoclaw(&["chat"]), "\n");
+    assert!(output.code == Some(1) && output.stderr.contains("nothing to say"), "{output:?}");
+    assert!(host.store().active_sessions().unwrap().is_empty());
+}
+
+/// `nanoclaw chat` on a pseudo-terminal of its own.
+struct Terminal {
+    ours: OwnedFd,
+    chat: Child,
+    shown: String,
+    /// Up to here the test has looked.
+    looked: usize,
+}
+
+impl Terminal {
+    fn open(host: &Host) -> Terminal {
+        let (ours, theirs) = terminal();
+        let mut command = host.nanoclaw(&["chat"]);
+        command.env("TERM", "xterm");
+        command.stdin(theirs.try_clone().unwrap()).stdout(theirs.try_clone().unwrap()).stderr(theirs);
+        let chat = command.spawn().unwrap();
+        let mut terminal = Terminal { ours, chat, shown: String::new(), looked: 0 };
+        terminal.shows("You are talking to your agent");
+        terminal.shows("> ");
+        terminal
+    }
+
+    /// Waits until this is on the screen, after what was looked for before.
+    #[track_caller]
+    fn shows(&mut self, text: &str) {
+        self.see(text, |new| new.find(text).map(|at| at + text.len()));
+    }
+
+    #[track_caller]
+    fn see(&mut self, what: &str, found: impl Fn(&str) -> Option<usize>) {
+        loop {
+            if let Some(end) = found(&self.shown[self.looked..]) {
+                self.looked += end;
+                return;
+            }
+            let mut bytes = [0; 4096];
+            if !is_readable(&self.ours, DEADLINE) {
+                panic!("no {what:?} on the screen: {:?}", self.shown);
+            }
+            let n = rustix::io::read(&self.ours, &mut bytes).expect("the chat still runs");
+            self.shown.push_str(&String::from_utf8_lossy(&bytes[..n]));
+        }
+    }
+
+    fn keys(&self, keys: &str) {
+        assert_eq!(rustix::io::write(&self.ours, keys.as_bytes()).unwrap(), keys.len());
+    }
+
+    /// Types a line as a person does: the next key when the last one is on the screen.
+    #[track_caller]
+    fn enters(&mut self, line: &str) {
+        for key in line.chars() {
+            self.keys(&key.to_string());
+            self.shows(&key.to_string());
+        }
+        self.keys("\r");
+    }
+
+    fn ends(mut self) {
+        self.keys("\u{4}");
+        let status = process::wait(&mut self.chat, DEADLINE).expect("Ctrl-D ends it");
+        assert_eq!(status.code(), Some(0));
+    }
+}
+
+/// Both ends of a new pseudo-terminal: ours, and the one for a program.
+fn terminal() -> (OwnedFd, OwnedFd) {
+    let (mut ours, mut theirs) = (-1, -1);
+    let size = libc::winsize { ws_row: 24, ws_col: 200, ws_xpixel: 0, ws_ypixel: 0 };
+    // SAFETY: both integers and the size live through the call; name and settings may be null.
+    let opened = unsafe { libc::openpty(&mut ours, &mut theirs, std::ptr::null_mut(), std::ptr::null_mut(), &size) };
+    assert_eq!(opened, 0, "openpty: {}", std::io::Error::last_os_error());
+    // SAFETY: openpty has just handed us both.
+    unsafe { (OwnedFd::from_raw_fd(ours), OwnedFd::from_raw_fd(theirs)) }
+}
+
+#[test]
+fn a_chat_on_a_terminal_is_a_conversation() {
+    let host = Host::started();
+    let mut terminal = Terminal::open(&host);
+    terminal.enters("hello");
+    terminal.shows("Hello! I am the demo provider (turn 1).");
+    terminal.shows("> ");
+    terminal.enters("one \\");
+    terminal.shows("… ");
+    terminal.enters("two");
+    terminal.shows("turn 2. You said: \"one");
+    terminal.shows("two\"");
+    terminal.ends();
+    host.wait_completed(2);
+    let history = fs::read_to_string(host.home().data().join("chat-history")).unwrap();
+    assert!(history.contains("hello"), "{history}");
+}
+
+/// As over a slow connection, or from a program.
+#[test]
+fn keys_that_come_in_one_go_are_all_taken() {
+    let host = Host::started();
+    let mut terminal = Terminal::open(&host);
+    terminal.keys("hello\r");
+    terminal.shows("Hello! I am the demo provider (turn 1).");
+    terminal.ends();
+}
+
+/// What was said while nobody sat there is shown to the next one who does.
+#[test]
+fn a_terminal_that_comes_back_is_shown_what_it_missed() {
+    let host = Host::started();
+    let mut client = host.client();
+    client.say("m1", "hello");
+    client.accepted("m1");
+    drop(client);
+    wait_for("the answer", &[], || {
+        (host.store().active_sessions().unwrap().len() == 1 && host.replies().len() == 1).then_some(())
+    });
+    let mut terminal = Terminal::open(&host);
+    terminal.shows("Hello! I am the demo provider (turn 1).");
+    terminal.ends();
+}

@@ -1,0 +1,18 @@
+//! The real `nanoclaw` and `nanoclaw-runner` in real Docker, from outside: what a person at the
+//! terminal, an administrator at the engine and a model behind the gateway get to see.
+//!
+//! Needs `make build` and `make image`; where Docker does not answer, the tests fail.
+
+#[path = "../../runner/tests/support/messages_api.rs"]
+mod messages_api;
+#[path = "../support/mod.rs"]
+mod support;
+
+mod cli;
+mod containers;
+mod faults;
+mod fixtures;
+mod model;
+mod restart;
+mod round_trip;
+mod session_rules;
