@@ -55,6 +55,8 @@ const MAX_FIND_RETRY: Duration = Duration::from_secs(30);
 const FIND_DEADLINE: Duration = Duration::from_secs(120);
 /// When a session that could not be looked at is looked at again.
 const LOOK_AGAIN: SignedDuration = SignedDuration::from_secs(2);
+/// How long a stop waits for starts that are under way.
+const START_GRACE: Duration = Duration::from_secs(2);
 /// Due sessions that are looked at in one pass.
 const MAX_DUE_PER_PASS: u32 = 100;
 
@@ -375,8 +377,14 @@ impl Actor {
     }
 
     fn stop(&mut self, on_stop: OnStop, events: &Receiver<Event>) {
-        let OnStop::StopContainers { until } = on_stop else { return };
         self.queue.clear();
+        let OnStop::StopContainers { until } = on_stop else { return self.await_starts(events) };
+        if !self.reconciled {
+            // Perhaps nobody has asked yet.
+            if let Err(e) = self.find_containers() {
+                return log::warn!("Containers were not stopped error={e:#}");
+            }
+        }
         loop {
             // Also those that were just starting when the word came.
             let running: Vec<String> = self
@@ -400,6 +408,18 @@ impl Actor {
                     }
                 }
                 Err(_) => return log::warn!("Containers were still running at the end count={}", self.live()),
+            }
+        }
+    }
+
+    /// Lets starts that are under way come to their end, for a moment: the next start then knows
+    /// their containers by id, and need not wait for what may come of them.
+    fn await_starts(&mut self, events: &Receiver<Event>) {
+        let until = Instant::now() + START_GRACE;
+        while self.slots.values().any(|s| matches!(s.phase, Phase::Starting(_))) {
+            let Ok(event) = events.recv_deadline(until) else { return };
+            if let Err(e) = self.handle(event) {
+                log::error!("The sweep could not finish a step error={e:#}");
             }
         }
     }

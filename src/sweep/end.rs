@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::path::Path;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use nanoclaw_session::row::InStatus;
@@ -17,6 +17,12 @@ use crate::thread::spawn_worker;
 
 /// Largest kept log of one container. bytes
 const MAX_KEPT_LOG_BYTES: usize = 1024 * 1024;
+/// How long the engine may take to hear of a death.
+const ENGINE_LAG: Duration = Duration::from_secs(10);
+/// First wait before it is asked again; doubled.
+const FIRST_LAG: Duration = Duration::from_millis(20);
+/// Longest such wait.
+const MAX_LAG_STEP: Duration = Duration::from_millis(500);
 /// Kept logs per session.
 const MAX_KEPT_LOGS: usize = 10;
 
@@ -79,7 +85,7 @@ impl Actor {
             }
         };
         let reason = end_reason(&run, exit);
-        if matches!(reason, EndReason::Crashed | EndReason::Oom) && claims.is_empty() {
+        if matches!(reason, EndReason::Crashed | EndReason::Oom | EndReason::Vanished) && claims.is_empty() {
             slot.crashes += 1;
             // One death may be anything, such as a kill from outside; two in a row are a pattern.
             slot.not_before = (slot.crashes > 1).then(|| Instant::now() + decide::crash_backoff(slot.crashes - 1));
@@ -170,16 +176,7 @@ fn end_reason(run: &Run, exit: Exit) -> EndReason {
 
 /// Asks how a container ended, keeps its log and removes it. Worker thread.
 fn take_away(docker: &Docker, container: &str, logs: &Path) -> Exit {
-    let exit = match docker.inspect(container) {
-        Ok(Some(Inspected { state: State::Exited { code, oom_killed }, .. })) => {
-            Exit { code: Some(code), oom: oom_killed && code == 137 }
-        }
-        Ok(_) => Exit::UNKNOWN,
-        Err(e) => {
-            log::warn!("The end of a container is not known container={container} error={e}");
-            Exit::UNKNOWN
-        }
-    };
+    let exit = exit_of(docker, container);
     let kept = docker.logs(container).map_err(anyhow::Error::from).and_then(|log| keep_log(logs, container, &log));
     if let Err(e) = kept {
         log::warn!("The log of a container was not kept container={container} error={e:#}");
@@ -188,6 +185,33 @@ fn take_away(docker: &Docker, container: &str, logs: &Path) -> Exit {
         log::warn!("A container could not be removed container={container} error={e}");
     }
     exit
+}
+
+/// Its exit code. The kernel's word that it is dead may come before the engine has heard of it.
+fn exit_of(docker: &Docker, container: &str) -> Exit {
+    let until = Instant::now() + ENGINE_LAG;
+    let mut wait = FIRST_LAG;
+    loop {
+        match docker.inspect(container) {
+            Ok(Some(Inspected { state: State::Exited { code, oom_killed }, .. })) => {
+                return Exit { code: Some(code), oom: oom_killed && code == 137 };
+            }
+            Ok(None) => return Exit::UNKNOWN,
+            Ok(Some(_)) if Instant::now() < until => {
+                // The news is in another process, which sends none.
+                let _ = crossbeam_channel::after(wait).recv();
+                wait = (wait * 2).min(MAX_LAG_STEP);
+            }
+            Ok(Some(_)) => {
+                log::warn!("The engine still calls a dead container alive container={container}");
+                return Exit::UNKNOWN;
+            }
+            Err(e) => {
+                log::warn!("The end of a container is not known container={container} error={e}");
+                return Exit::UNKNOWN;
+            }
+        }
+    }
 }
 
 fn keep_log(folder: &Path, container: &str, log: &[u8]) -> Result<()> {

@@ -9,7 +9,7 @@ use anyhow::Result;
 use crate::Effort;
 use crate::host::{Client, Host};
 use crate::process::docker;
-use crate::report::{Report, Weight};
+use crate::report::{self, Report, Weight};
 use crate::samples::Samples;
 
 const WARM_P50_MS: f64 = 25.0;
@@ -39,10 +39,11 @@ fn warm(report: &mut Report, client: &mut Client, n: usize, pause: Duration, nam
     }
     let fsync = report.fsync_ms();
     let note = format!(
-        "N={}; accepted {:.1}, end of turn {:.1}; one fsync {fsync:.2} ms",
+        "N={}; accepted {:.1}, end of turn {:.1}; one fsync {fsync:.2} ms, load {}",
         reply.len(),
         accepted.median_ms(),
-        end.median_ms()
+        end.median_ms(),
+        report::load()
     );
     report.at_most(&format!("{name}: p50"), reply.median_ms(), "ms", WARM_P50_MS, Weight::Informs, note);
     let note = format!("longest {:.1} ms", reply.quantile_ms(1.0));

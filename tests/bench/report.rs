@@ -121,15 +121,20 @@ impl Report {
     fn machine_line(&self) -> String {
         let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
         let cores = std::thread::available_parallelism().map_or(0, usize::from);
-        let load = read("/proc/loadavg");
         format!(
             "linux {}, {cores} cores, load {}, fsync {:.2} ms{}",
             read("/proc/sys/kernel/osrelease").trim(),
-            load.split(' ').next().unwrap_or("?"),
+            load(),
             self.fsync_ms,
             if self.effort == Effort::Quick { ", QUICK: few samples, short idle time" } else { "" },
         )
     }
+}
+
+/// Processes that wanted a core in the last minute: others beside us make every time longer.
+pub fn load() -> String {
+    let text = fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    text.split(' ').next().unwrap_or("?").to_owned()
 }
 
 /// As few digits as say something.

@@ -4,6 +4,8 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 
+use nanoclaw::store::EndReason;
+
 use crate::support::docker::docker;
 use crate::support::wait::wait_for;
 use crate::support::{Host, process, sqlite};
@@ -229,6 +231,30 @@ fn two_at_once(host: &Host) -> Option<String> {
         }
     }
     None
+}
+
+/// The engine may call a container running for a moment after its processes are gone.
+#[test]
+fn an_engine_that_lags_behind_still_gets_the_exit_code() {
+    let mut host = Host::new();
+    let running = host.scratch().join("running.json");
+    let lag = format!(
+        "if [ -e \"$0.1\" ] && [ -e \"$0.2\" ]; then rm \"$flag\"; elif [ -e \"$0.1\" ]; then touch \"$0.2\"; cat '{0}'; exit 0; else touch \"$0.1\"; cat '{0}'; exit 0; fi",
+        running.display()
+    );
+    let engine = Engine::broken(&mut host, "inspect*", &lag);
+    engine.mend();
+    host.start();
+    host.chat("hello");
+    let container = host.container();
+    fs::write(&running, docker(&["inspect", "--type", "container", &container])).unwrap();
+    wait_for("the first check", &[host.scratch()], || (engine.calls("inspect --type container") > 0).then_some(()));
+    engine.break_down();
+    docker(&["kill", "--signal", "KILL", &container]);
+    let run = host.wait_run_ended(1);
+    assert_eq!((run.end_reason, run.exit_code), (Some(EndReason::Crashed), Some(137)));
+    assert!(engine.calls("inspect") > 3, "the engine lagged behind");
+    assert!(host.chat("second").contains("turn 2"));
 }
 
 /// `docker kill` while the engine's program does not work: the end is seen without it, and the

@@ -201,6 +201,8 @@ fn a_container_that_ended_while_the_host_was_away_is_recorded_and_removed() {
 fn a_container_that_vanished_is_replaced() {
     let mut host = Host::started();
     host.chat("hello");
+    // The answer may come before the engine's program says what it started.
+    wait_for("the start to be recorded", &[], || host.runs()[0].container_id.clone());
     host.sigterm();
     docker(&["rm", "--force", &host.container()]);
     host.start();

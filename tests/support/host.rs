@@ -19,13 +19,16 @@ use tempfile::TempDir;
 use super::docker::{self, Events};
 use super::lines::Lines;
 use super::process::{self, Output, command};
-use super::wait::{DEADLINE, now, wait_for};
+use super::wait::{DEADLINE, now, wait_for, wait_until};
 use super::{Client, binaries, sqlite};
 
 /// Installs that live at once, each with a container as a rule.
 const MAX_HOSTS: usize = 4;
 /// Longest time from the start to the line `ready`.
 const READY: Duration = Duration::from_secs(20);
+
+/// Longest wait, at the end, for the engine's programs that the daemon had started.
+const LAST_CALLS: Duration = Duration::from_secs(10);
 
 /// See the module.
 pub struct Host {
@@ -358,9 +361,14 @@ impl Host {
 impl Drop for Host {
     fn drop(&mut self) {
         if let Some(daemon) = &mut self.daemon {
+            let calls = process::descendants(daemon.child.id());
             // It is ours; ended already is as good.
             let _ = daemon.child.kill();
             let _ = daemon.child.wait();
+            // A `docker run` outlives it, and would bring a container that nobody removes.
+            wait_until(LAST_CALLS, &[], || {
+                calls.iter().all(|pid| process::read(*pid, "cmdline").is_empty()).then_some(())
+            });
         }
         if std::thread::panicking() {
             self.report();

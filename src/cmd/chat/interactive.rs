@@ -32,6 +32,7 @@ const CONTINUED: &str = "… ";
 
 pub fn run(home: &Home, chat: &str) -> Result<ExitCode> {
     let mut stream = connect(home)?;
+    println!("You are talking to your agent. Ctrl-D ends the chat; a line that ends in \\ goes on.");
     say(&mut stream, &FromClient { listen: Some(chat.to_owned()), ..FromClient::default() })?;
     let config = Config::builder().max_history_size(HISTORY_LINES)?.auto_add_history(true).build();
     let edited = Edited::default();
@@ -45,7 +46,6 @@ pub fn run(home: &Home, chat: &str) -> Result<ExitCode> {
     let (keeper, shown) = (home.clone(), edited.clone());
     spawn_worker("chat-output", move || print_lines(&keeper, lines, &shown))?;
 
-    println!("You are talking to your agent. Ctrl-D ends the chat; a line that ends in \\ goes on.");
     let mut text = String::new();
     loop {
         let prompt = if text.is_empty() { PROMPT } else { CONTINUED };
