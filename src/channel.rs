@@ -82,6 +82,8 @@ impl fmt::Display for PollError {
     }
 }
 
+pub use crate::store::Threads;
+
 /// A chat on a platform.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Chat {
@@ -92,6 +94,14 @@ pub struct Chat {
 impl fmt::Display for Chat {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}:{}", self.channel_type, self.platform_id)
+    }
+}
+
+/// The id of a user: `<channel>:<handle>`. A handle that has a channel already keeps it.
+pub fn user_id(channel_type: &str, handle: &str) -> String {
+    match handle.split_once(':') {
+        Some((channel, rest)) if !channel.is_empty() && !rest.is_empty() => handle.to_owned(),
+        _ => format!("{channel_type}:{handle}"),
     }
 }
 
@@ -116,6 +126,8 @@ pub struct InboundMessage {
     pub id: String,
     pub chat: Chat,
     pub thread_id: Option<String>,
+    /// Whether this chat has threads. Where it has none, `thread_id` does not count.
+    pub threads: Threads,
     pub kind: ChatKind,
     pub mention: Mention,
     pub timestamp: Timestamp,
@@ -162,6 +174,9 @@ pub enum Payload {
         emoji: String,
     },
     Question(Question),
+    /// Bring in all further messages of the item's thread, also those that do not address us. A
+    /// platform that does so anyway has sent it.
+    Subscribe,
     /// The agent is done with these messages (their platform ids) and everything it had to say
     /// was handed over.
     TurnEnd {

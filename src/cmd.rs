@@ -3,20 +3,25 @@
 
 mod chat;
 mod doctor;
+mod explain;
+mod import;
 mod init;
 mod logs;
 mod run;
 mod status;
 
 use std::ffi::OsString;
+use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use clap::{Args, Parser, Subcommand};
 
+use crate::admin;
 use crate::config::Settings;
 use crate::home::Home;
+use crate::store::{Store, StoreError};
 
 /// Something failed.
 pub const FAILURE: u8 = 1;
@@ -50,10 +55,20 @@ enum Command {
     Status(JsonArgs),
     /// Check everything nanoclaw needs, each with its remedy; exits with 1 when something failed
     Doctor(JsonArgs),
+    /// Say why a message was or was not answered, or what would become of one that never came
+    ///
+    /// Exits with 1 when nothing is known of the message.
+    Explain(ExplainArgs),
     /// Show the host's log, or the kept container logs of a session
     Logs(LogsArgs),
     /// Set up the home: settings file, agent "main", the terminal
     Init(InitArgs),
+    /// Take over an existing NanoClaw v2 install: its database, sessions and groups
+    ///
+    /// Nothing in DIR is changed. All or nothing: while a row is refused, nothing is imported (exit 1).
+    Import(ImportArgs),
+    #[command(flatten)]
+    Admin(admin::Command),
 }
 
 #[derive(Debug, Args)]
@@ -86,12 +101,53 @@ struct JsonArgs {
 }
 
 #[derive(Debug, Args)]
+struct ExplainArgs {
+    /// The platform's id of a message that came, or the id of its row
+    #[arg(required_unless_present = "channel", conflicts_with = "channel")]
+    message_id: Option<String>,
+    /// Dry run: the channel, such as telegram
+    #[arg(long, value_name = "C", requires = "chat")]
+    channel: Option<String>,
+    /// Dry run: the chat's platform id
+    #[arg(long, value_name = "P", requires = "channel")]
+    chat: Option<String>,
+    /// Dry run: the thread, in a chat that has threads
+    #[arg(long, value_name = "T", requires = "channel")]
+    thread: Option<String>,
+    /// Dry run: what it says
+    #[arg(long, value_name = "T", requires = "channel")]
+    text: Option<String>,
+    /// Dry run: who says it, as <channel>:<native user id> [default: somebody unknown]
+    #[arg(long, value_name = "U", requires = "channel")]
+    sender: Option<String>,
+    /// Dry run: the platform says that it addresses the assistant
+    #[arg(long, requires = "channel")]
+    mention: bool,
+    /// Dry run: the chat is a group, where that is not on record
+    #[arg(long, requires = "channel")]
+    group: bool,
+    #[command(flatten)]
+    json: JsonArgs,
+}
+
+#[derive(Debug, Args)]
 struct LogsArgs {
     /// A session's id, or the start of it
     session: Option<String>,
     /// Go on as the log grows
     #[arg(short, long)]
     follow: bool,
+}
+
+#[derive(Debug, Args)]
+struct ImportArgs {
+    /// The folder of the old install, with `data/v2.db` in it
+    dir: PathBuf,
+    /// Only show what an import would do
+    #[arg(long)]
+    dry_run: bool,
+    #[command(flatten)]
+    json: JsonArgs,
 }
 
 #[derive(Debug, Args)]
@@ -119,10 +175,14 @@ impl From<&JsonArgs> for Format {
 /// # Errors
 /// What the command says.
 pub fn main() -> Result<ExitCode> {
-    main_with(std::env::args_os())
+    main_with(std::env::args_os(), &mut std::io::stdout())
 }
 
-fn main_with(args: impl IntoIterator<Item = OsString>) -> Result<ExitCode> {
+/// [`main`] with other arguments, and another place for what administration prints.
+///
+/// # Errors
+/// What the command says.
+pub(crate) fn main_with(args: impl IntoIterator<Item = OsString>, out: &mut dyn Write) -> Result<ExitCode> {
     let cli = match Cli::try_parse_from(args) {
         Ok(cli) => cli,
         Err(e) => {
@@ -136,8 +196,27 @@ fn main_with(args: impl IntoIterator<Item = OsString>) -> Result<ExitCode> {
         Command::Chat(args) => chat::run(&home, &args),
         Command::Status(args) => status::run(&home, Format::from(&args)),
         Command::Doctor(args) => doctor::run(&home, &Settings::load(&home)?, Format::from(&args)),
+        Command::Explain(args) => explain::run(&home, &args),
         Command::Logs(args) => logs::run(&home, &args),
         Command::Init(args) => init::run(&home, &args),
+        Command::Import(args) => import::run(&home, &args),
+        Command::Admin(command) => {
+            admin::run(&home, open_store(&home)?, command, out)?;
+            Ok(ExitCode::SUCCESS)
+        }
+    }
+}
+
+/// The central database of a home that was set up.
+fn open_store(home: &Home) -> Result<Store> {
+    match Store::open_existing(&home.store(), crate::time::now()) {
+        Err(StoreError::NotFound { .. }) => {
+            anyhow::bail!(
+                "there is nothing at {} yet: `nanoclaw init` or `nanoclaw run` sets it up",
+                home.root().display()
+            )
+        }
+        other => other.with_context(|| format!("cannot open {}", home.store().display())),
     }
 }
 

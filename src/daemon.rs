@@ -9,6 +9,8 @@
 //!                └──────Outcome──────▲
 //! ```
 //!
+//! The router also tells delivery what the host itself has to say.
+//!
 //! Sends go along the arrows and block when a queue is full, but for those of delivery, which
 //! never block: so there is no cycle in which everybody waits. (The sweep also tells the watcher
 //! what to watch, three times per container; the watcher would have to be 1,024 deaths behind
@@ -147,7 +149,12 @@ impl Daemon {
         let delivery = Delivery { store: open_store()?, home: Arc::clone(&home), sweep: sweep_tx.clone(), senders };
         let delivery_thread = actor("delivery", Box::new(move || delivery.run(&delivery_rx)))?;
 
-        let router = Router { store: open_store()?, home: Arc::clone(&home), sweep: sweep_tx.clone() };
+        let router = Router {
+            store: open_store()?,
+            home: Arc::clone(&home),
+            sweep: sweep_tx.clone(),
+            delivery: delivery_tx.clone(),
+        };
         let router_thread = actor("router", Box::new(move || router.run(&router_rx)))?;
 
         let stop = stop_polling.clone();

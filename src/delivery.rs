@@ -71,6 +71,8 @@ pub enum Event {
     Ready { channel: &'static str },
     /// The host has something to say.
     HostOutbox,
+    /// These messages are answered without a turn, by what the host has said.
+    Handled { chat: Chat, message_ids: Vec<String> },
     /// Last event: hand out nothing more, and wait for what is in flight until then.
     Stop { until: Instant },
 }
@@ -206,6 +208,11 @@ impl Actor {
             }
             Some(Event::Ready { channel }) => self.conversations.back(channel),
             Some(Event::HostOutbox) => self.take_host_messages(),
+            Some(Event::Handled { chat, message_ids }) => {
+                self.take_host_messages();
+                let source = Source::TurnEnd { message_ids, result: TurnResult::Completed };
+                self.conversations.push(chat, Job { source, attempts: 0 }, None);
+            }
             Some(Event::Stop { .. }) | None => {}
         }
     }
@@ -535,6 +542,9 @@ impl Actor {
                     Ok(match Outbound::parse(kind, &content.to_string()) {
                         Outbound::Text { text, .. } => item(id, thread_id, Payload::Text { text, files: Vec::new() }),
                         Outbound::Question(question) => item(id, thread_id, Payload::Question(question)),
+                        Outbound::Action { name, .. } if name == crate::router::SUBSCRIBE => {
+                            item(id, thread_id, Payload::Subscribe)
+                        }
                         _ => Resolved::Refused("the host wrote something that is no message".into()),
                     })
                 }

@@ -1,13 +1,77 @@
 //! What an agent may call its peers: the rows of `agent_destinations`, and their projection into
 //! the `destinations` table of each session. The table is both name map and permission.
+//!
+//! Runs on the thread that asks. [`change`] is the only way to change what the rows say while
+//! sessions may be alive. A session that cannot be told has the old names until its container
+//! starts again; what it sends is judged by the central database all the same.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
-use anyhow::Result;
+use anyhow::{Context, Result};
+use nanoclaw_session::inbound::{Durability, InboundDb};
 use nanoclaw_session::row::{Address, Destination, DestinationType};
 
 use crate::channel::Chat;
+use crate::home::Home;
 use crate::store::{Session, Store, StoreError};
+
+/// A change that is stored.
+#[derive(Debug)]
+#[must_use]
+pub struct Changed<T> {
+    pub value: T,
+    /// The sessions that could not be told, and why. They are told when they start again.
+    pub untold: Vec<(Session, anyhow::Error)>,
+}
+
+/// Grants, revokes, renames or deletes: runs `work` in one transaction, then tells every live
+/// session of each agent to whom the destinations now read differently. Not to be called inside a
+/// transaction.
+///
+/// # Errors
+/// Those of `work`, and the store's; nothing is changed then.
+pub fn change<T>(store: &Store, home: &Home, work: impl FnOnce() -> Result<T>) -> Result<Changed<T>> {
+    let (value, stale) = store.transaction(|| -> Result<_> {
+        let before = of_every_group(store)?;
+        let value = work()?;
+        let mut stale = of_every_group(store)?;
+        stale.retain(|group, list| before.get(group) != Some(list));
+        Ok((value, stale))
+    })?;
+    let mut untold = Vec::new();
+    for group in stale.keys() {
+        for session in store.active_sessions_of(group)? {
+            if let Err(e) = project(store, home, &session) {
+                untold.push((session, e));
+            }
+        }
+    }
+    Ok(Changed { value, untold })
+}
+
+fn of_every_group(store: &Store) -> Result<BTreeMap<String, Vec<Destination>>> {
+    store.agent_groups()?.into_iter().map(|group| Ok((group.id.clone(), of_group(store, &group.id)?))).collect()
+}
+
+/// Writes the destinations into a session's inbound.db. A session that has none yet gets them
+/// when it starts.
+fn project(store: &Store, home: &Home, session: &Session) -> Result<()> {
+    let dir = home.session(&session.agent_group_id, &session.id);
+    if !dir.inbound_db().exists() {
+        return Ok(());
+    }
+    let mut inbound = InboundDb::open(&dir, Durability::Normal).context("cannot open inbound.db")?;
+    let mut list = of_group(store, &session.agent_group_id)?;
+    loop {
+        inbound.write(|tx| tx.replace_destinations(&list)).context("cannot write into inbound.db")?;
+        // Somebody else's change may have been written between our reading and our writing.
+        let now = of_group(store, &session.agent_group_id)?;
+        if now == list {
+            return Ok(());
+        }
+        list = now;
+    }
+}
 
 /// The destinations of an agent group as its sessions see them. One whose target is gone is left
 /// out.

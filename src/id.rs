@@ -10,6 +10,14 @@ pub fn new_secret() -> String {
     hex(&random::<32>())
 }
 
+/// A new code for a person to type, `XXXX-XXXX`: 40 bits, none of its characters looks like another.
+pub fn new_code() -> String {
+    const ALPHABET: &[u8; 32] = b"23456789ABCDEFGHJKLMNPQRSTUVWXYZ";
+    let mut code: String = random::<8>().iter().map(|b| char::from(ALPHABET[usize::from(b % 32)])).collect();
+    code.insert(4, '-');
+    code
+}
+
 /// A stable short name for a path: 12 hex digits. It tells installs apart, it protects nothing.
 pub fn short_hash(bytes: &[u8]) -> String {
     let hash = nanoclaw_session::layout::fnv1a_64(bytes);

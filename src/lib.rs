@@ -7,10 +7,11 @@
 //! * [`channel`], [`poller`], [`router`] - a message in
 //! * [`sweep`], [`container`], [`gateway`] - the agent that answers it
 //! * [`delivery`], [`sender`], [`notice`] - its answer out
-//! * [`store`], [`destinations`], [`setup`] - who may talk to whom
-//! * [`cmd`] - the command line
+//! * [`store`], [`destinations`], [`permission`], [`setup`] - who may talk to whom, [`explain`] - and why not
+//! * [`cmd`], [`admin`] - the command line
 //! * [`process`], [`thread`], [`watch`], [`log`], [`memory`], [`time`], [`id`] - the ground it stands on
 
+pub mod admin;
 pub mod channel;
 pub mod cmd;
 pub mod config;
@@ -18,12 +19,15 @@ pub mod container;
 pub mod daemon;
 pub mod delivery;
 pub mod destinations;
+pub mod explain;
 pub mod gateway;
 pub mod home;
 pub mod id;
+pub mod import;
 pub mod log;
 pub mod memory;
 pub mod notice;
+pub mod permission;
 pub mod poller;
 pub mod process;
 pub mod router;

@@ -8,28 +8,46 @@
 //! A session whose file is locked by its container is parked: its rows wait in memory, its batch
 //! stays unacknowledged, and everybody else goes on.
 
+mod access;
+mod attachments;
+mod command;
 mod engage;
+mod facts;
+mod host;
+pub mod judge;
+pub mod pairing;
+mod records;
+mod session;
+#[cfg(test)]
+mod tests;
 
-use std::collections::BTreeMap;
-use std::fs;
-use std::io::Write;
-use std::os::unix::fs::OpenOptionsExt;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
-use nanoclaw_session::content::Attachment;
 use nanoclaw_session::inbound::{Durability, InboundDb, Intake, is_transient};
-use nanoclaw_session::layout::{SessionDir, confined_file_name, folder_name};
 use nanoclaw_session::row::{Address, NewMessageIn, Trigger};
 
-use crate::channel::{Chat, InboundFile, InboundMessage};
+use crate::channel::{Chat, ChatKind, InboundMessage, cli};
+use crate::delivery;
 use crate::home::Home;
 use crate::id::new_id;
-use crate::store::{EngageMode, MessagingGroup, Session, SessionMode, StartReason, Store, User, Wiring};
+use crate::store::{
+    ContainerStatus, Decision, MessagingGroup, Session, StartReason, Store, UnknownSenderPolicy, User, Wiring,
+};
 use crate::sweep;
-use engage::{Engagement, InThread};
+use attachments::store_attachments;
+use command::HostCommand;
+use engage::Pattern;
+use judge::{Ruling, Subject, Subscribe, Verdict, Why, judge};
+use pairing::Pairing;
+use records::{Posted, Records};
+use session::Scope;
+
+pub use facts::Facts;
+pub use records::SUBSCRIBE;
 
 /// How soon parked rows are tried again.
 const PARKED_RETRY: Duration = Duration::from_millis(200);
@@ -37,9 +55,6 @@ const PARKED_RETRY: Duration = Duration::from_millis(200);
 const MAX_LOCKED: Duration = Duration::from_secs(10);
 /// Batches that may wait for a locked session before pollers are held up.
 const MAX_PARKED: usize = 64;
-/// Largest attachment that is kept. bytes
-const MAX_ATTACHMENT_BYTES: usize = 50 * 1024 * 1024;
-
 /// Everything that can wake the router.
 #[derive(Debug)]
 pub enum Event {
@@ -52,6 +67,23 @@ pub struct Router {
     pub store: Store,
     pub home: Arc<Home>,
     pub sweep: Sender<sweep::Event>,
+    pub delivery: Sender<delivery::Event>,
+}
+
+/// A batch while it is judged.
+struct Batch<'a> {
+    facts: Facts<'a>,
+    records: Records<'a>,
+    /// Senders that are on record under this name.
+    seen: HashSet<(String, Option<String>)>,
+    sessions: BTreeMap<String, ForSession>,
+}
+
+impl Batch<'_> {
+    fn add(&mut self, session: Session, row: NewMessageIn) {
+        let part = self.sessions.entry(session.id.clone());
+        part.or_insert_with(|| ForSession { session, rows: Vec::new() }).rows.push(row);
+    }
 }
 
 /// A batch on its way to disk.
@@ -103,60 +135,211 @@ impl Router {
     /// Decides where each message of a batch goes. A message that cannot be judged does not hold
     /// up the others, but its batch is not acknowledged, so that it comes again.
     fn place(&self, messages: Vec<InboundMessage>, accepted: Sender<()>) -> Option<Pending> {
-        let mut sessions: BTreeMap<String, ForSession> = BTreeMap::new();
+        let mut batch = Batch {
+            facts: Facts::new(&self.store),
+            records: Records::new(&self.store, crate::time::now()),
+            seen: HashSet::new(),
+            sessions: BTreeMap::new(),
+        };
         let mut whole = true;
         for message in messages {
-            let id = message.id.clone();
-            if let Err(e) = self.route(message, &mut sessions) {
-                log::error!("A message could not be routed message={id} error={e:#}");
+            if let Err(e) = self.route(&message, &mut batch) {
+                log::error!("A message could not be routed message={} error={e:#}", message.id);
                 whole = false;
             }
         }
+        if batch.records.finish() == Posted::Something {
+            // Gone means that the host stops; the notice is in the store.
+            let _ = self.delivery.send(delivery::Event::HostOutbox);
+        }
         let accepted = if whole { accepted } else { crossbeam_channel::bounded(1).0 };
-        Some(Pending { since: Instant::now(), sessions: sessions.into_values().collect(), accepted })
+        Some(Pending { since: Instant::now(), sessions: batch.sessions.into_values().collect(), accepted })
     }
 
-    fn route(&self, message: InboundMessage, sessions: &mut BTreeMap<String, ForSession>) -> Result<()> {
-        self.remember_sender(&message)?;
-        let Some(chat) = self.store.find_messaging_group(&message.chat.channel_type, &message.chat.platform_id)? else {
-            log::info!("Message ignored: nobody is wired to this chat message={} chat={}", message.id, message.chat);
+    fn route(&self, message: &InboundMessage, batch: &mut Batch<'_>) -> Result<()> {
+        if message.kind == ChatKind::Direct
+            && pairing::recognise(&self.store, &self.home, message, crate::time::now())? == Pairing::Done
+        {
+            batch.facts.forget();
+            let _ = self.delivery.send(delivery::Event::HostOutbox);
+            self.end_turn(message);
             return Ok(());
-        };
-        let wirings = self.store.wirings_of_chat(&chat.id)?;
-        if wirings.is_empty() || chat.denied_at.is_some() {
-            log::info!("Message ignored: nobody is wired to this chat message={} chat={}", message.id, message.chat);
         }
-        for wiring in wirings {
-            let in_thread = self.in_thread(&wiring, &chat, &message)?;
-            let judged = engage::engage(&wiring, &message.content.text, message.kind, message.mention, in_thread);
-            let trigger = match judged {
-                Engagement::Answers => Trigger::Wake,
-                Engagement::Accumulates => Trigger::Context,
-                Engagement::Ignores => {
-                    log::debug!("Message does not engage message={} agent={}", message.id, wiring.agent_group_id);
-                    continue;
+        let wired = batch.facts.wired(&message.chat)?;
+        let subject = Subject::of(message, wired.chat.as_ref());
+        let candidates = batch.facts.candidates(&wired, &subject)?;
+        let verdicts = judge(&subject, wired.chat.as_ref(), &candidates);
+        match (&wired.chat, verdicts.as_slice()) {
+            (chat, [Verdict { wiring: None, ruling: Ruling::NotHeard(why) }]) => {
+                self.stop_at_the_chat(message, &subject, chat.as_ref(), *why, batch)?;
+            }
+            (Some(chat), verdicts) => {
+                self.remember_sender(message, batch)?;
+                for candidate in &candidates {
+                    if let Pattern::Broken(problem) = candidate.pattern {
+                        batch.records.broken_pattern(candidate.wiring, problem)?;
+                    }
                 }
-            };
-            let session = self.session_for(&wiring, &chat, &message)?;
-            let row = self.row(&message, &session, trigger)?;
-            log::info!(
-                "Message routed message={} session={} agent={} trigger={}",
-                message.id,
-                session.id,
-                wiring.agent_group_id,
-                u8::from(trigger == Trigger::Wake)
-            );
-            sessions
-                .entry(session.id.clone())
-                .or_insert_with(|| ForSession { session, rows: Vec::new() })
-                .rows
-                .push(row);
+                self.carry_out(message, &subject, chat, verdicts, batch)?;
+            }
+            (None, _) => {}
+        }
+        let wakes = |v: &Verdict<'_>| matches!(v.ruling, Ruling::Heard { trigger: Trigger::Wake, .. });
+        if !verdicts.iter().any(wakes) {
+            self.end_turn(message);
         }
         Ok(())
     }
 
-    fn remember_sender(&self, message: &InboundMessage) -> Result<()> {
-        if let Some(id) = &message.content.sender_id {
+    /// A terminal waits for the end of the turn, and there is none.
+    fn end_turn(&self, message: &InboundMessage) {
+        let chat = message.reply_to.as_ref().map_or(&message.chat, |(chat, _)| chat);
+        if chat.channel_type == cli::CHANNEL {
+            let message_ids = vec![message.id.clone()];
+            // Gone means that the host stops.
+            let _ = self.delivery.send(delivery::Event::Handled { chat: chat.clone(), message_ids });
+        }
+    }
+
+    /// Nobody is wired to the chat, or it was denied. Chatter in it leaves no trace; who talks to
+    /// us is offered to the owner, once.
+    fn stop_at_the_chat(
+        &self,
+        message: &InboundMessage,
+        subject: &Subject<'_>,
+        chat: Option<&MessagingGroup>,
+        why: Why,
+        batch: &mut Batch<'_>,
+    ) -> Result<()> {
+        if !subject.addresses_us() {
+            log::debug!("Message ignored message={} chat={} reason={}", message.id, message.chat, why.as_str());
+            return Ok(());
+        }
+        batch.records.not_heard(message, None, why);
+        if why != Why::NoWiring {
+            return Ok(());
+        }
+        self.remember_sender(message, batch)?;
+        let chat = match chat {
+            Some(chat) => chat.clone(),
+            None => {
+                batch.facts.forget();
+                let new = MessagingGroup {
+                    id: new_id("chat"),
+                    channel_type: message.chat.channel_type.clone(),
+                    platform_id: message.chat.platform_id.clone(),
+                    name: None,
+                    is_group: message.kind == ChatKind::Group,
+                    unknown_sender_policy: UnknownSenderPolicy::RequestApproval,
+                    denied_at: None,
+                    created_at: crate::time::now(),
+                };
+                self.store.ensure_messaging_group(&new)?.into_inner()
+            }
+        };
+        batch.records.dropped(message, &chat, None, why);
+        batch.records.offer(message, &chat)
+    }
+
+    /// Does what was decided for each wiring. What the host says in the chat, it says once.
+    fn carry_out(
+        &self,
+        message: &InboundMessage,
+        subject: &Subject<'_>,
+        chat: &MessagingGroup,
+        verdicts: &[Verdict<'_>],
+        batch: &mut Batch<'_>,
+    ) -> Result<()> {
+        let mut answers: Vec<String> = Vec::new();
+        let mut strangers: Vec<&str> = Vec::new();
+        let mut denied = false;
+        for (wiring, ruling) in verdicts.iter().filter_map(|v| Some((v.wiring?, &v.ruling))) {
+            let agent = wiring.agent_group_id.as_str();
+            match ruling {
+                Ruling::Heard { trigger, scope, subscribe } => {
+                    if let (Subscribe::ToThread, Some(thread)) = (subscribe, subject.thread_id) {
+                        batch.records.subscribe(&message.chat, thread)?;
+                    }
+                    let session = self.session_for(wiring, chat, scope, batch)?;
+                    let row = self.row(message, subject.thread_id, &session, *trigger);
+                    log::info!(
+                        "Message routed message={} session={} agent={agent} trigger={}",
+                        message.id,
+                        session.id,
+                        u8::from(*trigger == Trigger::Wake)
+                    );
+                    batch.add(session, row);
+                }
+                Ruling::Asked { command, scope } => {
+                    let session = batch.facts.session(agent, &chat.id, scope)?;
+                    answers.extend(self.obey(*command, message, subject, wiring, session, batch)?);
+                }
+                Ruling::NotHeard(why) => {
+                    batch.records.not_heard(message, Some(agent), *why);
+                    match why {
+                        Why::SenderUnknown | Why::SenderNotMember => {
+                            batch.records.dropped(message, chat, Some(wiring), *why);
+                        }
+                        Why::SenderAwaitsApproval => {
+                            batch.records.dropped(message, chat, Some(wiring), *why);
+                            strangers.push(agent);
+                        }
+                        Why::CommandDenied => denied = true,
+                        _ => {}
+                    }
+                }
+            }
+        }
+        batch.records.stranger(message, &strangers)?;
+        let allowed = verdicts.iter().any(|v| !matches!(v.ruling, Ruling::NotHeard(_)));
+        if denied && !allowed {
+            answers.push("Permission denied".to_owned());
+        }
+        if !answers.is_empty() {
+            batch.records.answer(message, subject.thread_id, &answers.join("\n"))?;
+        }
+        Ok(())
+    }
+
+    /// Carries out a command for one agent; what there is to say about it.
+    fn obey(
+        &self,
+        command: HostCommand,
+        message: &InboundMessage,
+        subject: &Subject<'_>,
+        wiring: &Wiring,
+        session: Option<Session>,
+        batch: &mut Batch<'_>,
+    ) -> Result<Option<String>> {
+        // As it is now: the batch may have read it before something started.
+        let session = session.map(|s| self.store.session(&s.id)).transpose()?;
+        let agent = self.store.agent_group(&wiring.agent_group_id)?.name;
+        Ok(match command {
+            HostCommand::Status => Some(host::status(&self.home, &agent, session.as_ref())),
+            HostCommand::Tasks => Some(host::tasks(&self.home, &agent, session.as_ref())),
+            HostCommand::Stop => match session {
+                Some(session) => {
+                    let idle = session.container_status == ContainerStatus::Stopped;
+                    let id = row_id(&message.id, &session.agent_group_id);
+                    let address = address(&message.chat, subject.thread_id);
+                    let row = NewMessageIn::chat(id.clone(), message.timestamp, address, String::new());
+                    batch.add(session, host::stop_row(id, row));
+                    idle.then(|| format!("{agent}: nothing runs here."))
+                }
+                None => Some(format!("{agent}: nothing runs here.")),
+            },
+            HostCommand::Restart => {
+                if let Some(session) = session {
+                    let _ = self.sweep.send(sweep::Event::Restart { session_id: session.id });
+                }
+                Some(format!("{agent}: the next message starts a fresh container."))
+            }
+        })
+    }
+
+    fn remember_sender(&self, message: &InboundMessage, batch: &mut Batch<'_>) -> Result<()> {
+        let Some(id) = &message.content.sender_id else { return Ok(()) };
+        if batch.seen.insert((id.clone(), message.content.sender.clone())) {
             self.store.ensure_user(&User {
                 id: id.clone(),
                 kind: message.chat.channel_type.clone(),
@@ -167,38 +350,39 @@ impl Router {
         Ok(())
     }
 
-    fn in_thread(&self, wiring: &Wiring, chat: &MessagingGroup, message: &InboundMessage) -> Result<InThread> {
-        let (EngageMode::MentionSticky, Some(thread)) = (wiring.engage_mode, message.thread_id.as_deref()) else {
-            return Ok(InThread::NotYet);
-        };
-        let found = self.store.find_session(&wiring.agent_group_id, Some(&chat.id), Some(thread))?;
-        Ok(if found.is_some() { InThread::AlreadyThere } else { InThread::NotYet })
-    }
-
     /// The session a message belongs to, made when there is none.
-    fn session_for(&self, wiring: &Wiring, chat: &MessagingGroup, message: &InboundMessage) -> Result<Session> {
-        let (chat_id, thread) = match wiring.session_mode {
-            SessionMode::AgentShared => (None, None),
-            SessionMode::Shared => (Some(chat.id.as_str()), None),
-            SessionMode::PerThread => (Some(chat.id.as_str()), message.thread_id.as_deref()),
-        };
+    fn session_for(
+        &self,
+        wiring: &Wiring,
+        chat: &MessagingGroup,
+        scope: &Scope,
+        batch: &mut Batch<'_>,
+    ) -> Result<Session> {
+        if let Some(session) = batch.facts.session(&wiring.agent_group_id, &chat.id, scope)? {
+            return Ok(session);
+        }
+        let (chat_id, thread) = scope.columns(&chat.id);
         let new = Session::new(&new_id("sess"), &wiring.agent_group_id, chat_id, thread, crate::time::now());
         Ok(self.store.ensure_session(&new)?.into_inner())
     }
 
     /// The row for one agent, with its attachments already in place.
-    fn row(&self, message: &InboundMessage, session: &Session, trigger: Trigger) -> Result<NewMessageIn> {
+    fn row(
+        &self,
+        message: &InboundMessage,
+        thread_id: Option<&str>,
+        session: &Session,
+        trigger: Trigger,
+    ) -> NewMessageIn {
         let id = row_id(&message.id, &session.agent_group_id);
         let dir = self.home.session(&session.agent_group_id, &session.id);
         let mut content = message.content.clone();
         content.attachments.extend(store_attachments(&dir, &id, &message.attachments));
-        let (chat, thread_id) = match &message.reply_to {
-            Some((chat, thread)) => (chat, thread.clone()),
-            None => (&message.chat, message.thread_id.clone()),
+        let address = match &message.reply_to {
+            Some((chat, thread)) => address(chat, thread.as_deref()),
+            None => address(&message.chat, thread_id),
         };
-        let mut row = NewMessageIn::chat(id, message.timestamp, address(chat, thread_id), content.to_json());
-        row.trigger = trigger;
-        Ok(row)
+        NewMessageIn { trigger, ..NewMessageIn::chat(id, message.timestamp, address, content.to_json()) }
     }
 
     /// Writes a batch; what could not be written because of a lock comes back.
@@ -241,11 +425,13 @@ impl Router {
         }
         let mut inbound = InboundDb::open(&dir, Durability::Acknowledged)?;
         let mut news = News::Quiet;
+        let mut absorbed = Vec::new();
         inbound.write(|tx| {
             for row in &part.rows {
                 match tx.insert(row)? {
                     Intake::Absorbed { id } => {
                         log::info!("Message absorbed: it is there already message={id} session={}", session.id);
+                        absorbed.push(duplicate(row, &session.agent_group_id));
                     }
                     Intake::Stored { .. } if row.trigger == Trigger::Wake => news = News::Wakes,
                     Intake::Stored { .. } => {}
@@ -253,6 +439,9 @@ impl Router {
             }
             Ok(())
         })?;
+        if let Err(e) = self.store.record_decisions(&absorbed) {
+            log::warn!("Repeated messages were not recorded session={} error={e}", session.id);
+        }
         // The rows are there: a retry would find them absorbed and wake nobody.
         if let Err(e) = self.store.touch_session(&session.id, crate::time::now()) {
             log::warn!("A session's last activity was not recorded session={} error={e}", session.id);
@@ -275,79 +464,25 @@ pub fn platform_id_of(row_id: &str, agent_group_id: &str) -> String {
     id.strip_suffix(agent_group_id).and_then(|id| id.strip_suffix(':')).unwrap_or(id).to_owned()
 }
 
-fn address(chat: &Chat, thread_id: Option<String>) -> Address {
-    Address { channel_type: Some(chat.channel_type.clone()), platform_id: Some(chat.platform_id.clone()), thread_id }
-}
-
-/// Puts attachments into the session's inbox. One that cannot be kept is named without a path:
-/// the text still arrives.
-fn store_attachments(dir: &SessionDir, row_id: &str, files: &[InboundFile]) -> Vec<Attachment> {
-    let mut kept: Vec<Attachment> = Vec::with_capacity(files.len());
-    let folder = dir.inbox(row_id);
-    for file in files {
-        // A later version of the message may bring another file of the same name.
-        let other_content = |n: &str| fs::read(folder.join(n)).is_ok_and(|there| there != file.bytes);
-        let name = confined_file_name(&file.name, |n| kept.iter().any(|k| k.name == n) || other_content(n));
-        let local_path = match store_attachment(dir, row_id, &name, &file.bytes) {
-            Ok(()) => Some(format!("inbox/{}/{name}", folder_name(row_id))),
-            Err(e) => {
-                log::warn!("An attachment was not kept message={row_id} name={name:?} error={e:#}");
-                None
-            }
-        };
-        let kind = file.mime_type.as_deref().and_then(|m| m.split('/').next()).unwrap_or("file");
-        kept.push(Attachment {
-            name,
-            kind: Some(if matches!(kind, "image" | "audio" | "video") { kind } else { "file" }.to_owned()),
-            mime_type: file.mime_type.clone(),
-            size: Some(file.bytes.len() as u64),
-            local_path,
-        });
+/// What is recorded of a message that was there already.
+fn duplicate(row: &NewMessageIn, agent_group_id: &str) -> Decision {
+    Decision {
+        message_id: platform_id_of(&row.id, agent_group_id),
+        at: crate::time::now(),
+        channel_type: row.address.channel_type.clone().unwrap_or_default(),
+        platform_id: row.address.platform_id.clone().unwrap_or_default(),
+        thread_id: row.address.thread_id.clone(),
+        sender_id: None,
+        agent_group_id: Some(agent_group_id.to_owned()),
+        reason: Why::Duplicate.as_str().to_owned(),
+        detail: Some(Why::Duplicate.sentence().to_owned()),
     }
-    kept
 }
 
-fn store_attachment(dir: &SessionDir, row_id: &str, name: &str, bytes: &[u8]) -> Result<()> {
-    anyhow::ensure!(bytes.len() <= MAX_ATTACHMENT_BYTES, "larger than {MAX_ATTACHMENT_BYTES} bytes");
-    let folder = dir.inbox(row_id);
-    fs::create_dir_all(&folder)?;
-    let mut file =
-        fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o644).open(folder.join(name))?;
-    file.write_all(bytes)?;
-    // The row that names it is durable; so must the file be.
-    Ok(file.sync_all()?)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_row_id_leads_back_to_the_platform_id() {
-        for id in ["c-1", "a:b", "x#y", "42:7"] {
-            assert_eq!(platform_id_of(&row_id(id, "main"), "main"), id);
-            assert_eq!(platform_id_of(&format!("{}#3", row_id(id, "main")), "main"), id);
-        }
-        assert_eq!(platform_id_of("from-elsewhere", "main"), "from-elsewhere");
-    }
-
-    #[test]
-    fn attachments_are_confined_and_a_refused_one_is_still_named() {
-        let tmp = tempfile::tempdir().unwrap();
-        let dir = SessionDir::new(tmp.path());
-        let file =
-            |name: &str, bytes: Vec<u8>| InboundFile { name: name.into(), mime_type: Some("image/png".into()), bytes };
-        let kept = store_attachments(
-            &dir,
-            "m:main",
-            &[file("../../x.png", vec![1]), file("x.png", vec![2]), file("big", vec![0; MAX_ATTACHMENT_BYTES + 1])],
-        );
-        let again = store_attachments(&dir, "m:main", &[file("x.png", vec![1]), file("x.png", vec![9])]);
-        let names: Vec<_> = again.iter().map(|a| a.name.as_str()).collect();
-        assert_eq!(names, ["x.png", "x-3.png"], "the same file again, and another version's");
-        let paths: Vec<_> = kept.iter().map(|a| a.local_path.as_deref()).collect();
-        assert_eq!(paths, [Some("inbox/m:main/x.png"), Some("inbox/m:main/x-2.png"), None]);
-        assert_eq!(fs::read(dir.inbox("m:main").join("x-2.png")).unwrap(), [2]);
-        assert_eq!(kept[2].name, "big");
+fn address(chat: &Chat, thread_id: Option<&str>) -> Address {
+    Address {
+        channel_type: Some(chat.channel_type.clone()),
+        platform_id: Some(chat.platform_id.clone()),
+        thread_id: thread_id.map(str::to_owned),
     }
 }

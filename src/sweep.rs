@@ -19,7 +19,7 @@
 mod adopt;
 pub mod decide;
 mod end;
-mod fault;
+pub mod fault;
 mod start;
 
 use std::collections::{HashMap, HashSet, VecDeque};
@@ -77,6 +77,8 @@ pub enum Event {
     NotStopped { run_id: String },
     /// A session has finished something: its container is of use, and may have nothing to do now.
     Finished { session_id: String },
+    /// Somebody wants a fresh container for this session.
+    Restart { session_id: String },
     /// A container has held a lock on this session's inbound.db for too long.
     Locked { session_id: String },
     /// The engine was asked whether a container lives.
@@ -232,6 +234,10 @@ impl Actor {
             Event::Found(result) => self.found(result),
             Event::Locked { session_id } => {
                 self.stop_container(&session_id, EndReason::Stuck);
+                Ok(())
+            }
+            Event::Restart { session_id } => {
+                self.stop_container(&session_id, EndReason::Stopped);
                 Ok(())
             }
             Event::Asked { run_id, life } => {

@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Non-test lines of Rust in all.
+/// Lines of Rust code in all: without tests, blank lines and lines that are only a comment, since
+/// documentation is asked for and must not be saved on.
 const MAX_LINES: usize = 20_000;
 /// Lines in one file.
 const MAX_LINES_PER_FILE: usize = 800;
@@ -80,9 +81,11 @@ fn no_file_is_too_long_and_neither_is_the_whole() {
     let sources = sources();
     let long = sources.iter().filter(|s| s.text.lines().count() > MAX_LINES_PER_FILE);
     none("longer than one screen of headings can explain", long.map(|s| s.path.clone()).collect());
-    let total: usize = sources.iter().filter(|s| !s.is_test()).map(|s| s.production().lines().count()).sum();
-    println!("{total} lines of Rust without tests");
-    assert!(total <= MAX_LINES, "{total} lines of Rust without tests; at most {MAX_LINES}");
+    let is_code = |line: &&str| !line.trim().is_empty() && !line.trim_start().starts_with("//");
+    let code = sources.iter().filter(|s| !s.is_test()).flat_map(|s| s.production().lines()).filter(is_code);
+    let total = code.count();
+    println!("{total} lines of code without tests");
+    assert!(total <= MAX_LINES, "{total} lines of code without tests; at most {MAX_LINES}");
 }
 
 #[test]

@@ -23,7 +23,7 @@ use rustix::event::{PollFd, PollFlags, poll};
 
 use super::{
     Channel, Chat, ChatKind, Inbound, InboundFile, InboundMessage, Mention, Outbound, OutboundItem, Outcome, Payload,
-    PollError, Polled, Ready, Stop,
+    PollError, Polled, Ready, Stop, Threads, user_id,
 };
 use clients::{ClientId, Clients};
 use wire::{FromClient, ToClient};
@@ -39,6 +39,8 @@ pub const LOCAL_USER: &str = "cli:local";
 const MAX_CLIENTS: usize = 32;
 /// Longest line, attachments included. bytes
 const MAX_LINE_BYTES: usize = 80 * 1024 * 1024;
+/// Most that is taken from a client at once: a burst becomes one batch, and shares its commits. bytes
+const MAX_READ_BYTES: usize = 256 * 1024;
 /// Largest file that is sent to a terminal. bytes
 const MAX_FILE_BYTES: u64 = 25 * 1024 * 1024;
 
@@ -238,9 +240,12 @@ impl CliInbound {
             .collect::<Result<_, String>>()?;
         let id = line.id.unwrap_or_else(|| crate::id::new_id("cli"));
         self.waiting.push((client, id.clone()));
+        let sender_id = line.sender_id.filter(|id| !id.is_empty()).map(|id| user_id(&chat.channel_type, &id));
         polled.messages.push(InboundMessage {
             id,
             chat,
+            // The terminal has no threads; the chat that is spoken for may.
+            threads: if thread_id.is_some() { Threads::Supported } else { Threads::Absent },
             thread_id,
             kind: if line.is_group { ChatKind::Group } else { ChatKind::Direct },
             mention: if line.is_mention { Mention::Addressed } else { Mention::NotAddressed },
@@ -248,7 +253,7 @@ impl CliInbound {
             content: ChatIn {
                 text,
                 sender: Some(line.sender.unwrap_or_else(|| "local".to_owned())),
-                sender_id: Some(line.sender_id.unwrap_or_else(|| LOCAL_USER.to_owned())),
+                sender_id: Some(sender_id.unwrap_or_else(|| LOCAL_USER.to_owned())),
                 ..ChatIn::default()
             },
             attachments,
@@ -263,7 +268,7 @@ impl CliInbound {
 impl Reader {
     /// The whole lines that have come, and whether the client closed its end.
     fn read_lines(&mut self) -> io::Result<(Vec<Vec<u8>>, bool)> {
-        let mut chunk = [0; 16 * 1024];
+        let mut chunk = vec![0; MAX_READ_BYTES];
         // Readable, so this does not block. One read a turn: no client holds up the others.
         let n = match self.stream.read(&mut chunk) {
             Ok(n) => n,
@@ -343,6 +348,7 @@ fn lines_of(item: &OutboundItem) -> Result<Vec<ToClient>, String> {
         Payload::Reaction { platform_message_id, emoji } => {
             vec![ToClient::Reaction { id, message_id: platform_message_id.clone(), emoji: emoji.clone() }]
         }
+        Payload::Subscribe => Vec::new(),
         Payload::Question(question) => vec![ToClient::Question { id, question: question.clone() }],
         Payload::TurnEnd { message_ids, result } => {
             vec![ToClient::TurnEnd { message_ids: message_ids.clone(), result: (*result).into() }]

@@ -18,9 +18,9 @@ use nanoclaw_session::layout::confined_file_name;
 use super::{ChatArgs, NO_ANSWER};
 use crate::channel::cli::wire::{FromClient, ToClient, WireAddress, WireTurnResult};
 use crate::channel::cli::{CHANNEL, LOCAL_CHAT};
+use crate::destinations;
 use crate::home::Home;
 use crate::setup;
-use crate::store::Store;
 
 pub fn run(home: &Home, args: &ChatArgs) -> Result<ExitCode> {
     let chat = chat_for(home, args.to.as_deref())?;
@@ -43,7 +43,7 @@ pub fn run(home: &Home, args: &ChatArgs) -> Result<ExitCode> {
 /// one of its own.
 fn chat_for(home: &Home, group: Option<&str>) -> Result<String> {
     let Some(word) = group else { return Ok(LOCAL_CHAT.to_owned()) };
-    let store = Store::open_existing(&home.store(), crate::time::now())?;
+    let store = super::open_store(home)?;
     let group = store.resolve_agent_group(word).map_err(|e| {
         let known = store.agent_groups().unwrap_or_default().into_iter().map(|g| g.folder).collect::<Vec<_>>();
         anyhow::anyhow!("{e}; there are: {}", known.join(", "))
@@ -54,7 +54,10 @@ fn chat_for(home: &Home, group: Option<&str>) -> Result<String> {
         }
     }
     let chat = format!("{LOCAL_CHAT}:{}", group.folder);
-    setup::wire_terminal(&store, &chat, &group)?;
+    let wired = destinations::change(&store, home, || setup::wire_terminal(&store, &chat, &group))?;
+    for (session, error) in wired.untold {
+        eprintln!("session {} learns of this chat at its next start: {error:#}", session.id);
+    }
     Ok(chat)
 }
 

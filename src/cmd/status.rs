@@ -3,7 +3,7 @@
 use std::os::unix::net::UnixStream;
 use std::process::ExitCode;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use nanoclaw_session::alive::last_heartbeat;
 use nanoclaw_session::inbound::{Durability, InboundDb};
 use nanoclaw_session::time::format_utc;
@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use super::Format;
 use crate::home::{Holder, Home};
-use crate::store::{Session, Store, StoreError};
+use crate::store::{Session, Store};
 
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -62,15 +62,7 @@ pub fn run(home: &Home, format: Format) -> Result<ExitCode> {
 }
 
 fn collect(home: &Home) -> Result<Status> {
-    let store = match Store::open_existing(&home.store(), crate::time::now()) {
-        Err(StoreError::NotFound { .. }) => {
-            anyhow::bail!(
-                "there is nothing at {} yet: `nanoclaw init` or `nanoclaw run` sets it up",
-                home.root().display()
-            )
-        }
-        other => other.with_context(|| format!("cannot open {}", home.store().display()))?,
-    };
+    let store = super::open_store(home)?;
     let daemon = match home.holder()? {
         None => Daemon { running: false, pid: None, accepting: false },
         Some(Holder { pid }) => {
@@ -154,7 +146,8 @@ fn print(status: &Status) {
     }
 }
 
-fn memory_available() -> Option<u64> {
+/// What the machine can still give. bytes
+pub fn memory_available() -> Option<u64> {
     let text = std::fs::read_to_string("/proc/meminfo").ok()?;
     let line = text.lines().find_map(|l| l.strip_prefix("MemAvailable:"))?;
     line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok().map(|kib| kib * 1024)

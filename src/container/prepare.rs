@@ -15,7 +15,9 @@ use rustix::fs::{AtFlags, CWD, chownat};
 use rustix::process::{Gid, Uid, getegid, geteuid};
 use serde_json::Value;
 
-use super::spec::{AGENT_HOME, GATEWAY_DIR, Mount, Network, Spec, User};
+use super::mounts::{self, AllowList};
+use super::skills::{self, Skill};
+use super::spec::{AGENT_HOME, Access, GATEWAY_DIR, Mount, Network, Spec, User};
 use crate::config::Settings;
 use crate::destinations;
 use crate::home::Home;
@@ -47,11 +49,15 @@ pub fn prepare(
     let dir = home.session(&group.id, &session.id);
     dir.prepare().with_context(|| format!("cannot prepare {}", dir.root().display()))?;
 
-    let container = render_config(settings, session, &group, &own)?;
+    let extra = extra_mounts(home, &group, &own);
+    mount_points(&dir, &extra).with_context(|| format!("cannot make mount points in {}", dir.root().display()))?;
+    let mut container = render_config(settings, session, &group, &own)?;
+    container.additional_mounts = extra.iter().map(shown_to_agent).collect();
     container.store(&dir).with_context(|| format!("cannot write {}", dir.container_json().display()))?;
-    config::replace(&dir.instructions(), instructions(home, settings, &group)?.as_bytes())
+    let skills = skills::chosen(&settings.containers.shared.join("skills"), &own.skills, &group.folder)?;
+    config::replace(&dir.instructions(), instructions(home, settings, &group, &skills)?.as_bytes())
         .with_context(|| format!("cannot write {}", dir.instructions().display()))?;
-    link_skills(&dir, settings, &own.skills)?;
+    link_skills(&dir, &skills)?;
     project(store, &dir, session)?;
 
     let group_folder = home.group(&group.folder);
@@ -76,6 +82,7 @@ pub fn prepare(
     if skills.is_dir() {
         mounts.push(Mount::read_only(skills, "/app/skills"));
     }
+    mounts.extend(extra);
     Ok(Spec {
         name: container_name.to_owned(),
         image: own.image_tag.clone().unwrap_or_else(|| settings.containers.image.clone()),
@@ -136,43 +143,86 @@ fn render_config(
     })
 }
 
-/// The shared base, then the owner's instructions for this group.
-fn instructions(home: &Home, settings: &Settings, group: &AgentGroup) -> Result<String> {
-    let mut parts = Vec::new();
-    let own = home.instructions().join(format!("{}.md", group.folder));
-    for path in [settings.containers.shared.join("CLAUDE.md"), own] {
-        match fs::read_to_string(&path) {
-            Ok(text) => parts.push(text.trim_end().to_owned()),
-            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
-            Err(e) => return Err(e).with_context(|| format!("cannot read {}", path.display())),
-        }
+/// The shared base, what the chosen skills say of themselves, then the owner's instructions for
+/// this group, which have the last word.
+fn instructions(home: &Home, settings: &Settings, group: &AgentGroup, skills: &[Skill]) -> Result<String> {
+    store::validate_folder(&group.folder)?;
+    let mut parts: Vec<String> = Vec::new();
+    parts.extend(read_if_there(&settings.containers.shared.join("CLAUDE.md"))?);
+    parts.extend(skills::instructions(skills));
+    parts.extend(read_if_there(&home.instructions().join(format!("{}.md", group.folder)))?);
+    Ok(parts.iter().map(|part| part.trim_end()).collect::<Vec<_>>().join("\n\n") + "\n")
+}
+
+fn read_if_there(path: &Path) -> Result<Option<String>> {
+    match fs::read_to_string(path) {
+        Ok(text) => Ok(Some(text)),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(e).with_context(|| format!("cannot read {}", path.display())),
     }
-    Ok(parts.join("\n\n") + "\n")
 }
 
 /// Replaces the links in `skills/` by the chosen ones. They point into the container.
-fn link_skills(dir: &SessionDir, settings: &Settings, chosen: &Skills) -> Result<()> {
+fn link_skills(dir: &SessionDir, skills: &[Skill]) -> Result<()> {
     let folder = dir.skills();
     for entry in fs::read_dir(&folder)? {
         fs::remove_file(entry?.path())?;
     }
-    let installed = match fs::read_dir(settings.containers.shared.join("skills")) {
-        Ok(entries) => entries,
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
-        Err(e) => return Err(e.into()),
+    for skill in skills {
+        symlink(Path::new("/app/skills").join(&skill.name), folder.join(&skill.name))?;
+    }
+    Ok(())
+}
+
+/// The group's additional mounts as far as the owner's list allows them. What it does not is logged
+/// at each start, and stops nothing else.
+fn extra_mounts(home: &Home, group: &AgentGroup, own: &store::ContainerConfig) -> Vec<Mount> {
+    if own.additional_mounts.is_empty() {
+        return Vec::new();
+    }
+    let Some(path) = mounts::list_path() else {
+        log::warn!("No mount allow-list: HOME is not set group={}", group.folder);
+        return Vec::new();
     };
-    for entry in installed {
+    let allowed = AllowList::load(&path, home.root());
+    for problem in &allowed.problems {
+        log::warn!("Mount allow-list entry ignored file={} problem={problem}", path.display());
+    }
+    let (allowed, refused) = mounts::judge_all(&own.additional_mounts, &allowed);
+    for reason in refused {
+        log::warn!("Additional mount refused group={} reason={reason} list={}", group.folder, path.display());
+    }
+    allowed
+}
+
+/// Makes `extra/` hold a place for each mount and nothing else: the folder above is read-only in the
+/// container, where the engine could make none.
+fn mount_points(dir: &SessionDir, extra: &[Mount]) -> io::Result<()> {
+    let folder = dir.root().join("extra");
+    for entry in fs::read_dir(&folder)? {
         let entry = entry?;
-        let name = entry.file_name();
-        let wanted = match chosen {
-            Skills::All => true,
-            Skills::Named(names) => names.iter().any(|n| n.as_str() == name),
-        };
-        if wanted && entry.path().join("SKILL.md").is_file() {
-            symlink(Path::new("/app/skills").join(&name), folder.join(&name))?;
+        // What is not empty is not ours to remove; an unused place does no harm.
+        let removed =
+            if entry.file_type()?.is_dir() { fs::remove_dir(entry.path()) } else { fs::remove_file(entry.path()) };
+        if let Err(e) = removed {
+            log::warn!("A mount point stays path={} error={e}", entry.path().display());
+        }
+    }
+    for mount in extra {
+        let name = Path::new(&mount.target).file_name().unwrap_or_default();
+        let place = folder.join(name);
+        match mount.source.is_dir() {
+            true if place.is_dir() => {}
+            true => fs::create_dir(place)?,
+            false => drop(fs::File::create_new(place)?),
         }
     }
     Ok(())
+}
+
+/// A mount as `container.json` has it. Where it lies on the machine is not the agent's business.
+fn shown_to_agent(mount: &Mount) -> Value {
+    serde_json::json!({ "containerPath": mount.target, "readonly": mount.access == Access::ReadOnly })
 }
 
 /// Tells the session where it belongs and whom it may write to.
@@ -208,4 +258,62 @@ fn give_to(folder: &Path, user: User) -> io::Result<()> {
     }
     // The folder last: an interrupted pass starts over.
     Ok(chownat(CWD, folder, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn world() -> (tempfile::TempDir, Home, Settings) {
+        let tmp = tempfile::tempdir().unwrap();
+        let home = Home::locate(Some(&tmp.path().join("home"))).unwrap();
+        home.create().unwrap();
+        let mut settings = Settings::load(&home).unwrap();
+        settings.containers.shared = tmp.path().join("shared");
+        fs::create_dir_all(settings.containers.shared.join("skills/tone")).unwrap();
+        fs::write(settings.containers.shared.join("CLAUDE.md"), "Base.\n\n").unwrap();
+        fs::write(settings.containers.shared.join("skills/tone/CLAUDE.md"), "Tone.\n").unwrap();
+        (tmp, home, settings)
+    }
+
+    fn group(folder: &str) -> AgentGroup {
+        AgentGroup {
+            id: "g".into(),
+            name: "G".into(),
+            folder: folder.into(),
+            agent_provider: None,
+            created_at: jiff::Timestamp::UNIX_EPOCH,
+        }
+    }
+
+    #[test]
+    fn instructions_are_base_then_skills_then_the_owners() {
+        let (_tmp, home, settings) = world();
+        fs::write(home.instructions().join("g.md"), "Own.\n").unwrap();
+        let skills = skills::chosen(&settings.containers.shared.join("skills"), &Skills::All, "g").unwrap();
+        assert_eq!(instructions(&home, &settings, &group("g"), &skills).unwrap(), "Base.\n\nTone.\n\nOwn.\n");
+        assert_eq!(instructions(&home, &settings, &group("other"), &[]).unwrap(), "Base.\n");
+        assert!(instructions(&home, &settings, &group("../g"), &[]).is_err());
+    }
+
+    #[test]
+    fn mount_points_are_those_of_the_mounts_and_go_with_them() {
+        let (tmp, home, _) = world();
+        let dir = home.session("g", "s");
+        dir.prepare().unwrap();
+        let (folder, file) = (tmp.path().join("folder"), tmp.path().join("file"));
+        fs::create_dir(&folder).unwrap();
+        fs::write(&file, "x").unwrap();
+        let extra = [Mount::read_write(folder, "/workspace/extra/a"), Mount::read_only(file, "/workspace/extra/b")];
+        for _ in 0..2 {
+            mount_points(&dir, &extra).unwrap();
+            assert!(dir.root().join("extra/a").is_dir() && dir.root().join("extra/b").is_file());
+        }
+        assert_eq!(
+            shown_to_agent(&extra[1]),
+            serde_json::json!({"containerPath": "/workspace/extra/b", "readonly": true})
+        );
+        mount_points(&dir, &[]).unwrap();
+        assert_eq!(fs::read_dir(dir.root().join("extra")).unwrap().count(), 0);
+    }
 }

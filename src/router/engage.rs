@@ -1,19 +1,26 @@
-//! Whether an agent answers a message: the decision, pure.
+//! Whether an agent is called by a message: the decision, pure.
 
 use regex_lite::Regex;
 
 use crate::channel::{ChatKind, Mention};
 use crate::store::{EngageMode, IgnoredMessagePolicy, Wiring};
 
-/// What an agent does with a message.
+/// What a message is to an agent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Engagement {
-    /// It is woken.
+    /// It is for the agent.
     Answers,
-    /// It is told with the next message that wakes it.
-    Accumulates,
-    /// It never hears of it.
-    Ignores,
+    /// It is not, and is kept as context.
+    Accumulates(Miss),
+    /// It is not.
+    Ignores(Miss),
+}
+
+/// Why a message does not call an agent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Miss {
+    NotAddressed,
+    NoMatch,
 }
 
 /// Whether a session of this agent lives in the message's thread already.
@@ -23,25 +30,60 @@ pub enum InThread {
     NotYet,
 }
 
-/// Judges one wiring.
-pub fn engage(wiring: &Wiring, text: &str, kind: ChatKind, mention: Mention, in_thread: InThread) -> Engagement {
-    let addressed = mention == Mention::Addressed;
-    let answers = match wiring.engage_mode {
-        EngageMode::Pattern => matches(wiring.engage_pattern.as_deref().unwrap_or_default(), text),
-        EngageMode::Mention => addressed,
-        EngageMode::MentionSticky => addressed || (kind == ChatKind::Group && in_thread == InThread::AlreadyThere),
-    };
-    match (answers, wiring.ignored_message_policy) {
-        (true, _) => Engagement::Answers,
-        (false, IgnoredMessagePolicy::Accumulate) => Engagement::Accumulates,
-        (false, IgnoredMessagePolicy::Drop) => Engagement::Ignores,
+/// The pattern of a wiring, ready to match.
+#[derive(Debug)]
+pub enum Pattern {
+    /// `.`: also a message without text.
+    Everything,
+    Matches(Regex),
+    /// No regular expression, and why. It engages: better one answer too many than a mute
+    /// assistant.
+    Broken(String),
+    /// The mode needs none.
+    Unused,
+}
+
+impl Pattern {
+    pub fn of(wiring: &Wiring) -> Pattern {
+        match (wiring.engage_mode, wiring.engage_pattern.as_deref().unwrap_or_default()) {
+            (EngageMode::Mention | EngageMode::MentionSticky, _) => Pattern::Unused,
+            (EngageMode::Pattern, ".") => Pattern::Everything,
+            (EngageMode::Pattern, pattern) => match Regex::new(pattern) {
+                Ok(regex) => Pattern::Matches(regex),
+                Err(e) => Pattern::Broken(e.to_string()),
+            },
+        }
     }
 }
 
-/// `.` is everything, also a message without text. A pattern that is no regular expression
-/// engages: better one answer too many than a mute assistant.
-fn matches(pattern: &str, text: &str) -> bool {
-    pattern == "." || Regex::new(pattern).map_or(true, |regex| regex.is_match(text))
+/// Judges one wiring.
+pub fn engage(
+    wiring: &Wiring,
+    pattern: &Pattern,
+    text: &str,
+    kind: ChatKind,
+    mention: Mention,
+    in_thread: InThread,
+) -> Engagement {
+    let addressed = mention == Mention::Addressed;
+    let (answers, miss) = match wiring.engage_mode {
+        EngageMode::Pattern => {
+            let matched = match pattern {
+                Pattern::Matches(regex) => regex.is_match(text),
+                Pattern::Everything | Pattern::Broken(_) | Pattern::Unused => true,
+            };
+            (matched, Miss::NoMatch)
+        }
+        EngageMode::Mention => (addressed, Miss::NotAddressed),
+        EngageMode::MentionSticky => {
+            (addressed || (kind == ChatKind::Group && in_thread == InThread::AlreadyThere), Miss::NotAddressed)
+        }
+    };
+    match (answers, wiring.ignored_message_policy) {
+        (true, _) => Engagement::Answers,
+        (false, IgnoredMessagePolicy::Accumulate) => Engagement::Accumulates(miss),
+        (false, IgnoredMessagePolicy::Drop) => Engagement::Ignores(miss),
+    }
 }
 
 #[cfg(test)]
@@ -68,32 +110,26 @@ mod tests {
     fn patterns_match_text_and_a_broken_one_engages() {
         let judge = |pattern: &str, text: &str| {
             let w = wiring(EngageMode::Pattern, Some(pattern));
-            engage(&w, text, ChatKind::Group, Mention::NotAddressed, InThread::NotYet)
+            engage(&w, &Pattern::of(&w), text, ChatKind::Group, Mention::NotAddressed, InThread::NotYet)
         };
         assert_eq!(judge(".", ""), Engagement::Answers);
         assert_eq!(judge(r"^@Andy\b", "@Andy hi"), Engagement::Answers);
-        assert_eq!(judge(r"^@Andy\b", "hi @Andy"), Engagement::Ignores);
+        assert_eq!(judge(r"^@Andy\b", "hi @Andy"), Engagement::Ignores(Miss::NoMatch));
         assert_eq!(judge("(", "anything"), Engagement::Answers);
     }
 
     #[test]
     fn mentions_stick_to_threads_of_groups_only() {
-        let judge = |mode, kind, mention, thread| engage(&wiring(mode, None), "x", kind, mention, thread);
+        let judge = |mode, kind, mention, thread| {
+            engage(&wiring(mode, None), &Pattern::Unused, "x", kind, mention, thread) == Engagement::Answers
+        };
         use ChatKind::{Direct, Group};
         use InThread::{AlreadyThere, NotYet};
         use Mention::{Addressed, NotAddressed};
-        assert_eq!(judge(EngageMode::Mention, Group, Addressed, NotYet), Engagement::Answers);
-        assert_eq!(judge(EngageMode::Mention, Group, NotAddressed, AlreadyThere), Engagement::Ignores);
-        assert_eq!(judge(EngageMode::MentionSticky, Group, NotAddressed, AlreadyThere), Engagement::Answers);
-        assert_eq!(judge(EngageMode::MentionSticky, Group, NotAddressed, NotYet), Engagement::Ignores);
-        assert_eq!(judge(EngageMode::MentionSticky, Direct, NotAddressed, AlreadyThere), Engagement::Ignores);
-    }
-
-    #[test]
-    fn what_is_not_answered_may_be_kept_as_context() {
-        let mut w = wiring(EngageMode::Mention, None);
-        w.ignored_message_policy = IgnoredMessagePolicy::Accumulate;
-        let judged = engage(&w, "x", ChatKind::Group, Mention::NotAddressed, InThread::NotYet);
-        assert_eq!(judged, Engagement::Accumulates);
+        assert!(judge(EngageMode::Mention, Group, Addressed, NotYet));
+        assert!(!judge(EngageMode::Mention, Group, NotAddressed, AlreadyThere));
+        assert!(judge(EngageMode::MentionSticky, Group, NotAddressed, AlreadyThere));
+        assert!(!judge(EngageMode::MentionSticky, Group, NotAddressed, NotYet));
+        assert!(!judge(EngageMode::MentionSticky, Direct, NotAddressed, AlreadyThere));
     }
 }

@@ -33,6 +33,14 @@ impl Store {
         })
     }
 
+    /// Records several in one commit.
+    pub fn record_decisions(&self, decisions: &[Decision]) -> Result<()> {
+        if decisions.is_empty() {
+            return Ok(());
+        }
+        self.transaction(|| decisions.iter().try_for_each(|decision| self.record_decision(decision)))
+    }
+
     /// What was decided about a message, in order.
     pub fn decisions_about(&self, message_id: &str) -> Result<Vec<Decision>> {
         self.all("WHERE message_id = ?1 ORDER BY seq", &[&message_id])

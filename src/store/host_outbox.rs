@@ -78,6 +78,11 @@ impl Store {
         self.find("WHERE id = ?1", &[&id])
     }
 
+    /// What was said under this key, as long as the key is not released.
+    pub fn find_host_message_by_key(&self, dedup_key: &str) -> Result<Option<HostMessage>> {
+        self.find("WHERE dedup_key = ?1", &[&dedup_key])
+    }
+
     /// The pending messages, due or not, in the order they were added.
     pub fn pending_host_messages(&self, limit: u32) -> Result<Vec<HostMessage>> {
         self.all("WHERE status = ?1 ORDER BY seq LIMIT ?2", &[&OutboxStatus::Pending, &limit])

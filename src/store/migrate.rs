@@ -17,6 +17,7 @@ pub struct Migration {
 pub const MIGRATIONS: &[Migration] = &[
     Migration { name: "entities", sql: include_str!("migrations/0001-entities.sql") },
     Migration { name: "host", sql: include_str!("migrations/0002-host.sql") },
+    Migration { name: "pairing", sql: include_str!("migrations/0003-pairing.sql") },
 ];
 
 table! {

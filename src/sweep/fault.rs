@@ -41,7 +41,8 @@ pub enum FaultKind {
 }
 
 impl FaultKind {
-    fn key(self, session_id: &str) -> String {
+    /// The key under which the notice is said; it is released when the fault is over.
+    pub fn key(self, session_id: &str) -> String {
         match self {
             FaultKind::Start => format!("start-fault:{session_id}"),
             FaultKind::Crash => format!("crash-loop:{session_id}"),

@@ -9,9 +9,11 @@ use anyhow::{Context, Result};
 use crossbeam_channel::{Sender, bounded};
 use nanoclaw::channel::cli::{CHANNEL, LOCAL_CHAT, LOCAL_USER};
 use nanoclaw::channel::{Chat, ChatKind, InboundMessage, Mention};
+use nanoclaw::delivery;
 use nanoclaw::id::new_id;
 use nanoclaw::router::{Event, Router};
 use nanoclaw::setup::{self, MAIN};
+use nanoclaw::store::Threads;
 use nanoclaw::sweep;
 use nanoclaw::time::now;
 use nanoclaw_session::content::ChatIn;
@@ -43,8 +45,10 @@ pub fn measure(report: &mut Report, effort: Effort) -> Result<()> {
     }
     let (sweep, wakes) = bounded::<sweep::Event>(1_024);
     thread::spawn(move || wakes.iter().for_each(drop));
+    let (delivery, notices) = bounded::<delivery::Event>(1_024);
+    thread::spawn(move || notices.iter().for_each(drop));
     let (events, queue) = bounded(16);
-    let router = Router { store, home: Arc::clone(&place.home), sweep };
+    let router = Router { store, home: Arc::clone(&place.home), sweep, delivery };
     let router = thread::spawn(move || router.run(&queue));
 
     let floor_dir = place.home.session(MAIN, "floor");
@@ -119,6 +123,7 @@ fn route(events: &Sender<Event>, chats: &[String]) -> Result<Duration> {
             id: new_id("bench"),
             chat: Chat { channel_type: CHANNEL.into(), platform_id: platform_id.clone() },
             thread_id: None,
+            threads: Threads::Absent,
             kind: ChatKind::Direct,
             mention: Mention::NotAddressed,
             timestamp: now(),

@@ -92,7 +92,7 @@ fn with_to_a_message_comes_from_that_chat_and_no_replies_are_taken() {
     let message = next_message(&mut channel, &stop);
     assert_eq!(message.chat.to_string(), "telegram:telegram:-1");
     assert_eq!((message.kind, message.mention), (ChatKind::Group, Mention::Addressed));
-    assert_eq!(message.thread_id.as_deref(), Some("7"));
+    assert_eq!((message.thread_id.as_deref(), message.threads), (Some("7"), Threads::Supported));
     assert_eq!(channel.outbound.send(&text_for("local", "hi")), Outcome::Away);
 }
 
@@ -140,4 +140,15 @@ fn a_poll_ends_when_told_to_stop() {
     let _terminal = Terminal::connect(&path);
     stop.now();
     assert!(channel.inbound.poll(None, &stop).unwrap().messages.is_empty());
+}
+
+#[test]
+fn the_terminal_has_no_threads_and_a_bare_sender_gets_the_channel() {
+    let (_tmp, path, mut channel, stop) = fixture();
+    let mut terminal = Terminal::connect(&path);
+    terminal.say(r#"{"text":"x","to":{"channelType":"discord","platformId":"discord:1:2"},"senderId":"5"}"#);
+    let message = next_message(&mut channel, &stop);
+    assert_eq!(message.content.sender_id.as_deref(), Some("discord:5"));
+    assert_eq!(message.threads, Threads::Absent);
+    assert_eq!(crate::channel::user_id("discord", "telegram:5"), "telegram:5");
 }

@@ -28,6 +28,16 @@ fn every_row_with_all_its_columns_comes_back_as_it_was() {
     );
     round_trip(store, &Member { added_by: Some("telegram:1".to_owned()), ..member("telegram:1", "main") });
     round_trip(store, &dm("telegram:1", "family"));
+    round_trip(
+        store,
+        &PairingCode {
+            code: "K7QM-2XRT".to_owned(),
+            created_at: noon(),
+            expires_at: later(600),
+            used_by: text(),
+            used_at: time,
+        },
+    );
     round_trip(store, &Due { session_id: "s1".to_owned(), next_due_at: noon() });
     round_trip(
         store,

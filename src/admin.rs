@@ -1,0 +1,224 @@
+//! Administration: `nanoclaw <resource> <verb>`, a file per resource.
+//!
+//! Runs in the command's own process, on its only thread, with the daemon up or down: what it
+//! changes is rows in the central database, which the daemon reads for every message. Everything
+//! that touches what an agent may write to goes through [`destinations::change`], so that live
+//! sessions know at once.
+//!
+//! Shape: a resource is a [`Verbs`] enum that clap fills and that answers with an [`Answer`];
+//! how that is printed is the same for all. Flags are the columns, foreign keys by their noun.
+//! On failure nothing is changed, and the error says what there is or what is allowed.
+
+mod answer;
+mod chats;
+mod delete;
+mod destinations;
+mod dropped;
+mod groups;
+mod members;
+mod pick;
+mod roles;
+mod sessions;
+mod users;
+mod wirings;
+
+#[cfg(test)]
+mod tests;
+
+use std::io::{IsTerminal, Write};
+
+use anyhow::Result;
+use clap::builder::{PossibleValuesParser, TypedValueParser};
+use clap::{Args, Subcommand};
+use jiff::Timestamp;
+
+use crate::channel::cli::LOCAL_USER;
+use crate::config::Settings;
+use crate::container::docker::Docker;
+use crate::home::Home;
+use crate::store::{AgentGroup, ContainerRun, Ensured, MessagingGroup, Session, Store, User};
+use answer::Answer;
+use pick::pick;
+
+/// What can be administered.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Agent groups: an agent with its folder, memory and settings
+    Groups(Resource<groups::Verb>),
+    /// Chats on their platforms, wired to an agent or not
+    Chats(Resource<chats::Verb>),
+    /// Wirings: which agent hears which chat, and what makes it answer
+    Wirings(Resource<wirings::Verb>),
+    /// Users: whoever wrote, or was named here
+    Users(Resource<users::Verb>),
+    /// Roles: who owns the install, who administers it or one agent group
+    Roles(Resource<roles::Verb>),
+    /// Members: whom an agent group knows
+    Members(Resource<members::Verb>),
+    /// Destinations: where an agent may write to, under which name
+    Destinations(Resource<destinations::Verb>),
+    /// Sessions: conversations of an agent
+    Sessions(Resource<sessions::Verb>),
+    /// Dropped messages: who was not heard, and why
+    Dropped(Resource<dropped::Verb>),
+}
+
+/// A resource's command line. Without a verb it lists.
+#[derive(Debug, Args)]
+pub struct Resource<V: Subcommand> {
+    /// One JSON document on stdout
+    #[arg(long, global = true)]
+    json: bool,
+    #[command(subcommand)]
+    verb: Option<V>,
+}
+
+/// The verbs of a resource; the default one lists.
+trait Verbs: Subcommand + Default {
+    fn run(self, admin: &Admin<'_>) -> Result<Answer>;
+}
+
+/// Runs a command and prints what it came to.
+///
+/// # Errors
+/// What was wrong with the command, or the store's.
+pub fn run(home: &Home, store: Store, command: Command, out: &mut dyn Write) -> Result<()> {
+    let admin = Admin { home, store, now: crate::time::now() };
+    match command {
+        Command::Groups(resource) => admin.answer(resource, out),
+        Command::Chats(resource) => admin.answer(resource, out),
+        Command::Wirings(resource) => admin.answer(resource, out),
+        Command::Users(resource) => admin.answer(resource, out),
+        Command::Roles(resource) => admin.answer(resource, out),
+        Command::Members(resource) => admin.answer(resource, out),
+        Command::Destinations(resource) => admin.answer(resource, out),
+        Command::Sessions(resource) => admin.answer(resource, out),
+        Command::Dropped(resource) => admin.answer(resource, out),
+    }
+}
+
+/// What the verbs work with.
+struct Admin<'a> {
+    home: &'a Home,
+    store: Store,
+    now: Timestamp,
+}
+
+impl Admin<'_> {
+    fn answer<V: Verbs>(&self, resource: Resource<V>, out: &mut dyn Write) -> Result<()> {
+        let answer = resource.verb.unwrap_or_default().run(self)?;
+        if resource.json {
+            writeln!(out, "{}", serde_json::to_string_pretty(&answer.into_json())?)?;
+        } else {
+            let chats = self.store.messaging_groups()?;
+            let labels = chats.into_iter().map(|chat| (chat.id, chat.platform_id)).collect();
+            answer.write_text(&labels, out)?;
+        }
+        Ok(())
+    }
+
+    fn group(&self, word: &str) -> Result<AgentGroup> {
+        pick(self.store.agent_groups()?, word, |group| vec![&group.folder, &group.name])
+    }
+
+    fn chat(&self, word: &str) -> Result<MessagingGroup> {
+        pick(self.store.messaging_groups()?, word, |chat| {
+            [Some(chat.platform_id.as_str()), chat.name.as_deref()].into_iter().flatten().collect()
+        })
+    }
+
+    fn user(&self, word: &str) -> Result<User> {
+        pick(self.store.users()?, word, |user| user.display_name.as_deref().into_iter().collect())
+    }
+
+    /// The user meant; a full id that nobody has yet is recorded, for who has not written yet.
+    fn user_or_new(&self, word: &str) -> Result<User> {
+        match (self.user(word), word.split_once(':')) {
+            (Ok(user), _) => Ok(user),
+            (Err(_), Some((kind, _))) => {
+                let user =
+                    User { id: word.to_owned(), kind: kind.to_owned(), display_name: None, created_at: self.now };
+                if let Ensured::Created(user) = self.store.ensure_user(&user)? {
+                    note(&format!("{} has not written yet; recorded", user.id));
+                }
+                Ok(user)
+            }
+            (Err(e), None) => Err(e),
+        }
+    }
+
+    /// In whose name this is done, where the terminal's user is known.
+    fn acting(&self) -> Result<Option<String>> {
+        Ok(self.store.find_user(LOCAL_USER)?.map(|user| user.id))
+    }
+
+    /// [`destinations::change`](crate::destinations::change), with what it could not do said.
+    fn change<T>(&self, work: impl FnOnce() -> Result<T>) -> Result<T> {
+        let changed = crate::destinations::change(&self.store, self.home, work)?;
+        for (session, error) in changed.untold {
+            note(&format!("session {} learns of it at its next start: {error:#}", session.id));
+        }
+        Ok(changed.value)
+    }
+
+    /// The containers that run for these sessions, as far as the store knows.
+    fn containers_of(&self, sessions: &[Session]) -> Result<Vec<ContainerRun>> {
+        let mut runs = self.store.open_container_runs()?;
+        runs.retain(|run| sessions.iter().any(|session| session.id == run.session_id));
+        Ok(runs)
+    }
+
+    /// The folders these sessions have; deletions leave them.
+    fn folders_of(&self, sessions: &[Session]) -> Vec<String> {
+        let folders = sessions.iter().map(|session| self.home.session(&session.agent_group_id, &session.id));
+        folders.filter(|dir| dir.root().exists()).map(|dir| dir.root().display().to_string()).collect()
+    }
+
+    /// Makes a change that takes sessions along, then stops what ran for them.
+    fn delete_with_containers(&self, sessions: &[Session], work: impl FnOnce() -> Result<()>) -> Result<()> {
+        let runs = self.containers_of(sessions)?;
+        self.change(work)?;
+        // The rows are gone: what is not stopped now is an orphan, which the next start removes.
+        if let Err(e) = self.stop(&runs) {
+            note(&format!("a container still runs, until the daemon starts again: {e:#}"));
+        }
+        Ok(())
+    }
+
+    /// Stops containers. A daemon notices, and records how each ended; without one the next start does.
+    fn stop(&self, runs: &[ContainerRun]) -> Result<()> {
+        if runs.is_empty() {
+            return Ok(());
+        }
+        let docker = Docker::new(&Settings::load(self.home)?.containers.docker);
+        for run in runs {
+            // One that ended meanwhile is stopped.
+            if docker.inspect(&run.container_name)?.is_some() {
+                docker.stop(&run.container_name)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Tells a person something that is no part of the result.
+fn note(text: &str) {
+    if std::io::stderr().is_terminal() {
+        eprintln!("{text}");
+    }
+}
+
+/// Reads one of a state's words, which `--help` then lists.
+fn words<T>(all: &'static [T], as_str: fn(T) -> &'static str) -> impl TypedValueParser<Value = T>
+where
+    T: Copy + Send + Sync + 'static,
+{
+    PossibleValuesParser::new(all.iter().map(move |word| as_str(*word))).map(move |text| {
+        all.iter().copied().find(|word| as_str(*word) == text).expect("clap lets only the listed words through")
+    })
+}
+
+/// What an optional column becomes: empty text clears it.
+fn optional(text: String) -> Option<String> {
+    Some(text).filter(|text| !text.is_empty())
+}

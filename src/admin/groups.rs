@@ -1,0 +1,158 @@
+//! `nanoclaw groups`: agents, their folders, settings and containers.
+
+mod config;
+
+use std::fs::DirBuilder;
+use std::os::unix::fs::DirBuilderExt;
+
+use anyhow::{Context, Result, bail, ensure};
+use clap::{Args, Subcommand};
+use serde_json::json;
+
+use super::delete::{Delete, Extent};
+use super::sessions::checked_provider;
+use super::{Admin, Answer, Verbs};
+use crate::store::{AgentGroup, Store, local_name, validate_agent_group_id, validate_folder};
+
+#[derive(Debug, Subcommand, Default)]
+pub enum Verb {
+    /// List all
+    #[default]
+    List,
+    /// Show one, by id, folder or name
+    Get { id: String },
+    /// Add an agent, with a folder of its own
+    Create {
+        /// What people call it
+        #[arg(long)]
+        name: String,
+        /// Its folder below groups/ [default: made of the name]
+        #[arg(long)]
+        folder: Option<String>,
+        /// Its id [default: made of the folder]
+        #[arg(long)]
+        id: Option<String>,
+        /// Its provider [default: the install's]
+        #[arg(long)]
+        provider: Option<String>,
+    },
+    /// Change one
+    Update {
+        id: String,
+        #[command(flatten)]
+        flags: Flags,
+    },
+    /// Delete one, and with --cascade what depends on it; its folder stays
+    Delete(Delete),
+    /// Stop its containers; the next message starts a fresh one
+    Restart { id: String },
+    /// What its containers are made of
+    #[command(subcommand)]
+    Config(config::Verb),
+}
+
+#[derive(Debug, Args, PartialEq)]
+pub struct Flags {
+    /// What people call it
+    #[arg(long)]
+    name: Option<String>,
+    /// Its provider (empty: the install's)
+    #[arg(long)]
+    provider: Option<String>,
+}
+
+impl Verbs for Verb {
+    fn run(self, admin: &Admin<'_>) -> Result<Answer> {
+        let store = &admin.store;
+        match self {
+            Verb::List => Ok(Answer::list(&store.agent_groups()?)),
+            Verb::Get { id } => Ok(Answer::one(&admin.group(&id)?)),
+            Verb::Create { name, folder, id, provider } => {
+                ensure!(!name.trim().is_empty(), "--name may not be empty");
+                let agent_provider = provider.map(checked_provider).transpose()?.flatten();
+                let folder = folder.map_or_else(|| free(store, &name), Ok)?;
+                validate_folder(&folder)?;
+                if let Some(there) = store.find_agent_group_by_folder(&folder)? {
+                    bail!("the folder `{folder}` is that of agent group `{}`", there.id);
+                }
+                let id = id.map_or_else(|| free(store, &folder), Ok)?;
+                validate_agent_group_id(&id)?;
+                let group = AgentGroup { id, name, folder, agent_provider, created_at: admin.now };
+                store.transaction(|| -> Result<()> {
+                    store.create_agent_group(&group)?;
+                    make_folder(admin, &group.folder)
+                })?;
+                Ok(Answer::one(&group))
+            }
+            Verb::Update { id, flags } => {
+                ensure!(
+                    flags.name.is_some() || flags.provider.is_some(),
+                    "nothing to change: give --name or --provider"
+                );
+                let group = admin.change(|| {
+                    let mut group = admin.group(&id)?;
+                    if let Some(name) = flags.name {
+                        ensure!(!name.trim().is_empty(), "--name may not be empty");
+                        group.name = name;
+                    }
+                    if let Some(provider) = flags.provider {
+                        group.agent_provider = checked_provider(provider)?;
+                    }
+                    store.update_agent_group(&group)?;
+                    Ok(group)
+                })?;
+                Ok(Answer::one(&group))
+            }
+            Verb::Delete(args) => {
+                let group = admin.group(&args.id)?;
+                let mut sessions = store.sessions()?;
+                sessions.retain(|session| session.agent_group_id == group.id);
+                let mut kept = admin.folders_of(&sessions);
+                let folder = admin.home.group(&group.folder);
+                kept.extend(folder.exists().then(|| folder.display().to_string()));
+                let extent = Extent { dependents: store.dependents_of_group(&group.id)?, kept };
+                args.run(&group, extent, || {
+                    admin.delete_with_containers(&sessions, || {
+                        Ok(store.delete_agent_group_cascade(&group.id).map(drop)?)
+                    })
+                })
+            }
+            Verb::Restart { id } => restart(admin, &admin.group(&id)?),
+            Verb::Config(verb) => verb.run(admin),
+        }
+    }
+}
+
+fn restart(admin: &Admin<'_>, group: &AgentGroup) -> Result<Answer> {
+    let runs = admin.containers_of(&admin.store.active_sessions_of(&group.id)?)?;
+    admin.stop(&runs)?;
+    let stopped: Vec<_> = runs.into_iter().map(|run| run.container_name).collect();
+    let text = match &stopped[..] {
+        [] => format!("no container of `{}` runs", group.folder),
+        names => format!("stopped {}; the next message starts a fresh one", names.join(", ")),
+    };
+    Ok(Answer::Done { text, json: json!({ "stopped": stopped }) })
+}
+
+/// An id or a folder, made of a name, that no group has.
+fn free(store: &Store, name: &str) -> Result<String> {
+    let name = local_name(name).with_context(|| format!("nothing of {name:?} can be a folder: give --folder"))?;
+    let base = if name.starts_with(|c: char| c.is_ascii_lowercase()) { name } else { format!("agent-{name}") };
+    let groups = store.agent_groups()?;
+    let taken = |word: &str| groups.iter().any(|group| group.id == word || group.folder == word) || word == "global";
+    if !taken(&base) {
+        return Ok(base);
+    }
+    let free = (2..).map(|n| format!("{base}-{n}")).find(|word| !taken(word));
+    free.context("there is no free name left")
+}
+
+/// The group's folder; what is there from before stays.
+fn make_folder(admin: &Admin<'_>, folder: &str) -> Result<()> {
+    let path = admin.home.group(folder);
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o755)
+        .create(&path)
+        .with_context(|| format!("cannot create {}", path.display()))
+}

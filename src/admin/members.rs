@@ -1,0 +1,64 @@
+//! `nanoclaw members`: whom an agent group knows. Whoever holds a role over a group is one without a row.
+
+use anyhow::{Context, Result};
+use clap::{Args, Subcommand};
+
+use super::delete::{DryRun, Extent};
+use super::{Admin, Answer, Verbs};
+use crate::store::Member;
+
+#[derive(Debug, Subcommand, Default)]
+pub enum Verb {
+    /// List all
+    #[default]
+    List,
+    /// Let a group know somebody
+    Add(Who),
+    /// Let it forget them
+    Remove {
+        #[command(flatten)]
+        who: Who,
+        #[command(flatten)]
+        dry_run: DryRun,
+    },
+}
+
+#[derive(Debug, Args)]
+pub struct Who {
+    /// Who: <channel>:<native user id>, or a display name
+    #[arg(long)]
+    user: String,
+    /// The agent group, by id, folder or name
+    #[arg(long)]
+    group: String,
+}
+
+impl Verbs for Verb {
+    fn run(self, admin: &Admin<'_>) -> Result<Answer> {
+        let store = &admin.store;
+        let find = |user: &str, group: &str| -> Result<Member> {
+            let mut members = store.members_of(group)?.into_iter();
+            members.find(|member| member.user_id == user).with_context(|| format!("`{user}` is no member of `{group}`"))
+        };
+        match self {
+            Verb::List => Ok(Answer::list(&store.members()?)),
+            Verb::Add(who) => {
+                let group = admin.group(&who.group)?;
+                let member = Member {
+                    user_id: admin.user_or_new(&who.user)?.id,
+                    agent_group_id: group.id,
+                    added_by: admin.acting()?,
+                    added_at: admin.now,
+                };
+                store.add_member(&member)?;
+                Ok(Answer::one(&find(&member.user_id, &member.agent_group_id)?))
+            }
+            Verb::Remove { who, dry_run } => {
+                let member = find(&admin.user(&who.user)?.id, &admin.group(&who.group)?.id)?;
+                dry_run.run(&member, Extent::default(), || {
+                    Ok(store.remove_member(&member.user_id, &member.agent_group_id).map(drop)?)
+                })
+            }
+        }
+    }
+}

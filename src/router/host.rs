@@ -1,0 +1,70 @@
+//! Commands the host carries out itself: `/stop` and `/restart` reach the session or its
+//! container, `/status` and `/tasks` are answered from what is on disk. Nobody is woken.
+
+use anyhow::Result;
+use nanoclaw_session::content::{Control, Inbound};
+use nanoclaw_session::inbound::{Durability, InboundDb};
+use nanoclaw_session::row::{InKind, MessageIn, NewMessageIn, Trigger};
+use nanoclaw_session::time::format_utc;
+
+use super::records::quoted;
+use crate::home::Home;
+use crate::store::{ContainerStatus, Session};
+
+/// The row that tells a runner to stop its turn. It wakes nobody.
+pub fn stop_row(id: String, row: NewMessageIn) -> NewMessageIn {
+    NewMessageIn { id, kind: InKind::System, trigger: Trigger::Context, content: Control::Stop.to_json(), ..row }
+}
+
+/// What an agent is doing, in one line.
+pub fn status(home: &Home, agent: &str, session: Option<&Session>) -> String {
+    let Some(session) = session else { return format!("{agent}: nothing was said to it here yet.") };
+    let container = match session.container_status {
+        ContainerStatus::Running => "its container runs",
+        ContainerStatus::Idle => "its container is idle",
+        ContainerStatus::Stopped => "no container runs",
+    };
+    let queued = match unfinished(home, session) {
+        Ok(rows) => match rows.iter().filter(|m| m.trigger == Trigger::Wake && m.kind != InKind::Task).count() {
+            0 => "nothing waits".to_owned(),
+            1 => "1 message waits".to_owned(),
+            n => format!("{n} messages wait"),
+        },
+        Err(e) => {
+            log::warn!("A session could not be looked at session={} error={e:#}", session.id);
+            "its messages cannot be counted just now".to_owned()
+        }
+    };
+    let last = session.last_active.map_or("never".to_owned(), format_utc);
+    format!("{agent}: {container}, {queued}; last message {last} (session {})", session.id)
+}
+
+/// What is scheduled for an agent here.
+pub fn tasks(home: &Home, agent: &str, session: Option<&Session>) -> String {
+    let rows = match session.map(|session| unfinished(home, session)) {
+        None => Vec::new(),
+        Some(Ok(rows)) => rows,
+        Some(Err(e)) => {
+            log::warn!("A session's tasks could not be read agent={agent} error={e:#}");
+            return format!("{agent}: its tasks cannot be read just now.");
+        }
+    };
+    let tasks: Vec<String> = rows.iter().filter(|row| row.kind == InKind::Task).map(task_line).collect();
+    if tasks.is_empty() { format!("{agent}: no tasks.") } else { format!("{agent}:\n{}", tasks.join("\n")) }
+}
+
+fn task_line(row: &MessageIn) -> String {
+    let prompt = match Inbound::parse(row.kind, &row.content) {
+        Inbound::Task(task) => task.prompt,
+        Inbound::Chat(_) | Inbound::Webhook(_) | Inbound::System(_) => String::new(),
+    };
+    format!("- {}: {}", row.process_after.map_or("now".to_owned(), format_utc), quoted(&prompt))
+}
+
+fn unfinished(home: &Home, session: &Session) -> Result<Vec<MessageIn>> {
+    let dir = home.session(&session.agent_group_id, &session.id);
+    if !dir.inbound_db().exists() {
+        return Ok(Vec::new());
+    }
+    Ok(InboundDb::open(&dir, Durability::Normal)?.unfinished()?)
+}
