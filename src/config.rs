@@ -60,6 +60,8 @@ pub struct ContainerSettings {
     pub max_concurrent: usize,
     /// As docker takes it: `512m`.
     pub memory: String,
+    /// What is left free for everything else; another container waits for it. 0 = do not look. bytes
+    pub memory_reserve: u64,
     pub idle: Duration,
     /// The static runner binary on this machine.
     pub runner: PathBuf,
@@ -146,6 +148,7 @@ impl Settings {
                 image: raw.get("CONTAINER_IMAGE").unwrap_or_else(|| "nanoclaw-agent:latest".to_owned()),
                 max_concurrent: usize::try_from(raw.number("MAX_CONCURRENT_CONTAINERS", 5, 1..=1_000)?)?,
                 memory,
+                memory_reserve: raw.number("CONTAINER_MEMORY_RESERVE", 64, 0..=1 << 20)? << 20,
                 idle: Duration::from_secs(raw.number("CONTAINER_IDLE_SECONDS", 300, 1..=86_400)?),
                 runner: find_file(raw, "NANOCLAW_RUNNER", &["nanoclaw-runner", "../libexec/nanoclaw/nanoclaw-runner"])?,
                 shared: find_file(raw, "NANOCLAW_SHARED", &["../share/nanoclaw", "../../container"])?,

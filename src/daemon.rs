@@ -20,11 +20,13 @@
 //! delivery waits for what is in flight, the sweep leaves containers running or stops them.
 
 use std::collections::HashMap;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use crossbeam_channel::{Receiver, Sender, bounded};
+use jiff::Timestamp;
 use nanoclaw_session::inbound::roll_back_journal;
 
 use crate::channel::{Channel, Stop, cli};
@@ -38,8 +40,10 @@ use crate::router::{self, Router};
 use crate::sender;
 use crate::setup;
 use crate::store::Store;
+use crate::sweep::clock::Clock;
 use crate::sweep::{self, OnStop, Sweep};
 use crate::thread::{Actor, spawn_actor};
+use crate::time::Now;
 use crate::watch::{Watcher, watcher};
 
 /// Events that wait for an actor. A burst of messages is one event, so this is plenty.
@@ -99,6 +103,7 @@ impl Daemon {
     /// What is wrong and what helps; nothing runs then.
     pub fn start(home: Home, settings: Settings) -> Result<Daemon> {
         let lock = home.lock()?;
+        let clock = Clock::new(last_write(&home.store()), Now::read());
         let now = crate::time::now();
         let open_store =
             || Store::open(&home.store(), now).with_context(|| format!("cannot open {}", home.store().display()));
@@ -141,6 +146,7 @@ impl Daemon {
             settings: Arc::clone(&settings),
             docker: Docker::new(&settings.containers.docker),
             watcher: watcher.clone(),
+            clock,
             delivery: delivery_tx.clone(),
             me: sweep_tx.clone(),
         };
@@ -250,6 +256,11 @@ impl Daemon {
         join(self.threads.watcher);
         if late.is_empty() { Ok(()) } else { bail!("these threads did not end in time: {}", late.join(", ")) }
     }
+}
+
+/// When a file was last written to, if it is there.
+fn last_write(path: &Path) -> Option<Timestamp> {
+    Timestamp::try_from(std::fs::metadata(path).ok()?.modified().ok()?).ok()
 }
 
 /// What a host that died inside a commit left behind. Containers may not do it, and must not

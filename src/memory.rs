@@ -19,3 +19,10 @@ pub fn trim() {
         libc::malloc_trim(0);
     }
 }
+
+/// Memory that can be had without swapping (`MemAvailable`, proc(5)). bytes
+pub fn available() -> Option<u64> {
+    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let line = text.lines().find_map(|l| l.strip_prefix("MemAvailable:"))?;
+    line.trim().trim_end_matches(" kB").parse::<u64>().ok()?.checked_mul(1024)
+}

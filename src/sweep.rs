@@ -17,9 +17,12 @@
 //! could get a second one.
 
 mod adopt;
+pub mod clock;
 pub mod decide;
 mod end;
 pub mod fault;
+mod progress;
+mod prune;
 mod start;
 
 use std::collections::{HashMap, HashSet, VecDeque};
@@ -29,7 +32,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use jiff::{SignedDuration, Timestamp};
+use nanoclaw_session::alive::last_heartbeat;
 use nanoclaw_session::inbound::{Durability, InboundDb};
+use nanoclaw_session::layout::SessionDir;
 use nanoclaw_session::stamp::Stamp;
 
 use crate::config::Settings;
@@ -38,8 +43,11 @@ use crate::delivery;
 use crate::home::Home;
 use crate::store::{EndReason, Session, StartReason, Store};
 use crate::thread::spawn_worker;
+use crate::time::Now;
 use crate::watch::Watcher;
-use decide::Next;
+use clock::Clock;
+use decide::{Next, Wait};
+use progress::{Progress, Verdict};
 use start::StartProblem;
 
 /// How often everything is looked at though nothing was heard: a safety net.
@@ -57,6 +65,12 @@ const FIND_DEADLINE: Duration = Duration::from_secs(120);
 const LOOK_AGAIN: SignedDuration = SignedDuration::from_secs(2);
 /// How long a stop waits for starts that are under way.
 const START_GRACE: Duration = Duration::from_secs(2);
+/// How long a session waits for room before its user is told.
+const TELL_WAITING: Duration = Duration::from_secs(30);
+/// How often the memory that is left is looked at while somebody waits for it.
+const MEMORY_AGAIN: Duration = Duration::from_secs(5);
+/// How often what nobody needs any more is looked for outside of sessions.
+const PRUNE_EVERY: Duration = Duration::from_secs(6 * 3600);
 /// Due sessions that are looked at in one pass.
 const MAX_DUE_PER_PASS: u32 = 100;
 
@@ -77,6 +91,8 @@ pub enum Event {
     NotStopped { run_id: String },
     /// A session has finished something: its container is of use, and may have nothing to do now.
     Finished { session_id: String },
+    /// What a container says it has taken, and until when it will be silent.
+    Progress { session_id: String, claims: Vec<String>, silent_until: Option<Timestamp> },
     /// Somebody wants a fresh container for this session.
     Restart { session_id: String },
     /// A container has held a lock on this session's inbound.db for too long.
@@ -118,6 +134,7 @@ pub struct Sweep {
     pub settings: Arc<Settings>,
     pub docker: Docker,
     pub watcher: Watcher,
+    pub clock: Clock,
     pub delivery: Sender<delivery::Event>,
     /// For workers to answer on.
     pub me: Sender<Event>,
@@ -136,7 +153,7 @@ struct Run {
 enum Phase {
     Stopped,
     Starting(Run),
-    Running { run: Run, proof: Proof, since: Instant, last_wake: Instant },
+    Running { run: Run, proof: Proof, since: Instant, last_wake: Instant, progress: Progress },
     Ending { run: Run, exit: Option<Exit>, claims: Option<Vec<String>> },
 }
 
@@ -156,17 +173,33 @@ struct Slot {
     not_before: Option<Instant>,
 }
 
+/// A session that wants a container.
+#[derive(Debug)]
+struct Waiting {
+    session_id: String,
+    reason: StartReason,
+    since: Instant,
+    /// Why it is not started, when its user is to be told of it after a while.
+    wait: Option<Wait>,
+    told: bool,
+}
+
 /// State of the actor.
 struct Actor {
     parts: Sweep,
+    /// The time to judge by, as of this step.
+    wall: Timestamp,
     slots: HashMap<String, Slot>,
     /// Sessions that want a container, in order.
-    queue: VecDeque<(String, StartReason)>,
+    queue: VecDeque<Waiting>,
+    /// When those that wait for memory are looked at again.
+    memory_again: Option<Instant>,
     reconciled: bool,
     find_again: Option<Instant>,
     find_wait: Duration,
     next_due: Option<Timestamp>,
     next_safety_pass: Instant,
+    next_prune: Instant,
     next_ask: Instant,
     visited: HashMap<String, Stamp>,
     /// Runs the engine was asked about and has not answered for.
@@ -179,13 +212,16 @@ impl Sweep {
         let now = Instant::now();
         let mut actor = Actor {
             parts: self,
+            wall: crate::time::now(),
             slots: HashMap::new(),
             queue: VecDeque::new(),
+            memory_again: None,
             reconciled: false,
             find_again: Some(now),
             find_wait: FIND_RETRY,
             next_due: None,
             next_safety_pass: now,
+            next_prune: now + PRUNE_EVERY,
             next_ask: now + ASK_ENGINE,
             visited: HashMap::new(),
             asking: HashSet::new(),
@@ -206,6 +242,7 @@ impl Sweep {
 
 impl Actor {
     fn step(&mut self, event: Option<Event>) {
+        self.wall = self.parts.clock.wall(Now::read(), clock::is_synchronised);
         if let Some(event) = event {
             if let Err(e) = self.handle(event) {
                 log::error!("The sweep could not finish a step error={e:#}");
@@ -250,6 +287,13 @@ impl Actor {
                 }
                 Ok(())
             }
+            Event::Progress { session_id, claims, silent_until } => {
+                // While it starts, these are a predecessor's.
+                if let Phase::Running { progress, .. } = &mut self.slot(&session_id).phase {
+                    progress.told(claims, silent_until, Now::read());
+                }
+                Ok(())
+            }
             Event::Stop(_) => Ok(()),
         }
     }
@@ -259,14 +303,21 @@ impl Actor {
         let now = Instant::now();
         let polled = self.slots.values().any(|s| matches!(s.phase, Phase::Running { proof: Proof::AskEngine, .. }));
         let due = self.next_due.filter(|_| self.reconciled).map(|at| {
-            let left = at.duration_since(crate::time::now());
+            let left = at.duration_since(self.wall);
             now + Duration::try_from(left).unwrap_or_default()
         });
-        let backoff = self.queue.iter().filter_map(|(id, _)| self.slots.get(id)?.not_before).filter(|at| *at > now);
-        [Some(self.next_safety_pass), self.find_again, polled.then_some(self.next_ask), due]
+        let backoff = |w: &Waiting| self.slots.get(&w.session_id)?.not_before.filter(|at| *at > now);
+        let to_tell = |w: &Waiting| (w.wait.is_some() && !w.told).then_some(w.since + TELL_WAITING);
+        let looks = self.slots.values().filter_map(|slot| match &slot.phase {
+            Phase::Running { run, progress, .. } if run.ended_by_us.is_none() => progress.next_look(),
+            _ => None,
+        });
+        [Some(self.next_safety_pass), self.find_again, self.memory_again, polled.then_some(self.next_ask), due]
             .into_iter()
             .flatten()
-            .chain(backoff)
+            .chain(self.queue.iter().filter_map(backoff))
+            .chain(self.queue.iter().filter_map(to_tell))
+            .chain(looks)
             .min()
             .unwrap_or(now + SAFETY_PASS)
     }
@@ -282,11 +333,12 @@ impl Actor {
             self.next_ask = now + ASK_ENGINE;
             self.ask_engine()?;
         }
+        self.judge_progress(Now::read());
         if !self.reconciled {
             self.next_safety_pass = now + SAFETY_PASS;
             return Ok(());
         }
-        let wall = crate::time::now();
+        let wall = self.wall;
         if self.next_due.is_some_and(|at| at <= wall) {
             // Should anything below fail, it is tried again, and not at once.
             self.next_due = Some(wall + LOOK_AGAIN);
@@ -309,6 +361,10 @@ impl Actor {
             self.next_safety_pass = now + SAFETY_PASS;
             self.visit_all()?;
         }
+        if self.next_prune <= now {
+            self.next_prune = now + PRUNE_EVERY;
+            self.prune()?;
+        }
         Ok(())
     }
 
@@ -318,8 +374,7 @@ impl Actor {
             return Ok(());
         }
         let session = self.parts.store.session(session_id)?;
-        let unfinished = self.open_inbound(&session)?.unfinished()?;
-        match decide::next(&unfinished, crate::time::now()) {
+        match self.next_of(&session)? {
             Next::Start(reason) => self.enqueue(session_id, reason),
             Next::At(at) => {
                 self.parts.store.set_due(session_id, Some(at))?;
@@ -338,7 +393,7 @@ impl Actor {
     fn visit_all(&mut self) -> Result<()> {
         let now = crate::time::now();
         for session in self.parts.store.active_sessions()? {
-            let dir = self.parts.home.session(&session.agent_group_id, &session.id);
+            let dir = self.dir_of(&session);
             if !dir.inbound_db().exists() {
                 continue;
             }
@@ -354,6 +409,50 @@ impl Actor {
                 Err(e) => log::warn!("A session could not be looked at session={} error={e:#}", session.id),
             }
         }
+        Ok(())
+    }
+
+    /// Stops containers that do nothing about what they have to do.
+    fn judge_progress(&mut self, now: Now) {
+        let is_due = |p: &Progress| p.next_look().is_some_and(|at| at <= now.instant);
+        let looks: Vec<String> = self
+            .slots
+            .iter()
+            .filter(|(_, slot)| {
+                matches!(&slot.phase, Phase::Running { run, progress, .. } if run.ended_by_us.is_none() && is_due(progress))
+            })
+            .map(|(session_id, _)| session_id.clone())
+            .collect();
+        for session_id in looks {
+            let (heartbeat, next) = match self.parts.store.session(&session_id) {
+                Ok(session) => (last_heartbeat(&self.dir_of(&session)), self.next_of(&session).ok()),
+                Err(_) => (None, None),
+            };
+            let Phase::Running { progress, .. } = &mut self.slot(&session_id).phase else { continue };
+            progress.seen(heartbeat, now);
+            match (progress.judge(now.instant), next) {
+                (Verdict::Fine, _) => {}
+                (Verdict::Stuck, _) | (Verdict::Idle, Some(Next::Start(_))) => {
+                    self.stop_container(&session_id, EndReason::Stuck);
+                }
+                (Verdict::Idle, Some(_)) => progress.nothing_waits(),
+                // Its file cannot be read just now.
+                (Verdict::Idle, None) => progress.put_off(now.instant),
+            }
+        }
+    }
+
+    /// Forgets old notices, and the logs of sessions that are no more. (A session's own files are
+    /// pruned when its container has ended.)
+    fn prune(&self) -> Result<()> {
+        self.parts.store.prune_host_outbox(self.wall - prune::KEPT)?;
+        let (logs, now) = (self.parts.home.container_logs(""), self.wall);
+        let kept = self.parts.store.sessions()?.into_iter().map(|session| session.id.into()).collect();
+        spawn_worker("prune", move || {
+            if let Err(e) = prune::folders_but(&logs, &kept, now) {
+                log::warn!("Old logs were not removed error={e:#}");
+            }
+        })?;
         Ok(())
     }
 
@@ -442,8 +541,16 @@ impl Actor {
         self.slots.iter().find(|(_, slot)| of_run(slot)).map(|(id, _)| id.clone())
     }
 
+    fn next_of(&self, session: &Session) -> Result<Next> {
+        Ok(decide::next(&self.open_inbound(session)?.unfinished()?, self.wall))
+    }
+
+    fn dir_of(&self, session: &Session) -> SessionDir {
+        self.parts.home.session(&session.agent_group_id, &session.id)
+    }
+
     fn open_inbound(&self, session: &Session) -> Result<InboundDb> {
-        let dir = self.parts.home.session(&session.agent_group_id, &session.id);
+        let dir = self.dir_of(session);
         InboundDb::open(&dir, Durability::Normal).with_context(|| format!("cannot open {}", dir.inbound_db().display()))
     }
 }

@@ -1,9 +1,43 @@
 //! The host's only clock. Everything else is given the time.
 
+use std::time::{Duration, Instant};
+
 use jiff::Timestamp;
 
-/// The wall clock, UTC. Durations are measured with [`std::time::Instant`], never with this.
+/// The wall clock, UTC. Durations are measured with [`Instant`], never with this.
 #[allow(clippy::disallowed_methods)]
 pub fn now() -> Timestamp {
     Timestamp::now()
+}
+
+/// One moment on both clocks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Now {
+    pub instant: Instant,
+    pub wall: Timestamp,
+}
+
+impl Now {
+    pub fn read() -> Now {
+        Now { instant: Instant::now(), wall: now() }
+    }
+
+    /// How long from now until `at`; zero when that is over.
+    pub fn until(&self, at: Timestamp) -> Duration {
+        Duration::try_from(at.duration_since(self.wall)).unwrap_or_default()
+    }
+
+    /// When the wall clock will say `at`, unless it is set meanwhile.
+    pub fn instant_of(&self, at: Timestamp) -> Instant {
+        self.instant.checked_add(self.until(at)).unwrap_or(self.instant)
+    }
+}
+
+#[cfg(test)]
+impl std::ops::Add<Duration> for Now {
+    type Output = Now;
+
+    fn add(self, by: Duration) -> Now {
+        Now { instant: self.instant + by, wall: self.wall + by }
+    }
 }

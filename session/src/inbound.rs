@@ -154,6 +154,14 @@ impl InboundDb {
         self.db.prepare(&sql)?.query_map([], |r| r.get(0))?.collect()
     }
 
+    /// The ids of all rows, by seq.
+    ///
+    /// # Errors
+    /// SQLite's.
+    pub fn ids(&self) -> rusqlite::Result<Vec<String>> {
+        self.db.prepare("SELECT id FROM messages_in ORDER BY seq")?.query_map([], |r| r.get(0))?.collect()
+    }
+
     /// The id of the row the agent knows by this number.
     ///
     /// # Errors
@@ -302,6 +310,22 @@ impl InboundTx<'_> {
             params![id, tries, format_utc(after)],
         )?;
         Ok(())
+    }
+
+    /// Forgets at most `limit` rows from before `before` that are done with, or context that nobody
+    /// asked for; returns their ids. The highest row stays: seq goes on from it (rule 4).
+    ///
+    /// # Errors
+    /// SQLite's.
+    pub fn prune(&self, before: Timestamp, limit: u32) -> rusqlite::Result<Vec<String>> {
+        let mut statement = self.tx.prepare(
+            "DELETE FROM messages_in WHERE id IN (
+               SELECT id FROM messages_in
+               WHERE (status IN ('completed', 'failed') OR (status = 'pending' AND trigger = 0))
+                 AND datetime(timestamp) < datetime(?1) AND seq < (SELECT MAX(seq) FROM messages_in)
+               ORDER BY seq LIMIT ?2) RETURNING id",
+        )?;
+        statement.query_map(params![format_utc(before), limit], |r| r.get(0))?.collect()
     }
 
     /// Records a final outcome and forgets the attempts.

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 
 use super::fault::StartFault;
-use super::{Actor, Event, Exit, FIND_RETRY, MAX_FIND_RETRY, Phase, Run};
+use super::{Actor, Event, Exit, FIND_RETRY, MAX_FIND_RETRY, Phase, Run, Waiting};
 use crate::container::docker::{Docker, DockerError, Inspected, Life, RUN_DEADLINE, Started, State};
 use crate::store::{ContainerRun, EndReason, RunEnd};
 use crate::thread::spawn_worker;
@@ -42,7 +42,7 @@ impl Actor {
                 log::error!("The container engine does not answer; asking again error={e} wait_s={}", wait.as_secs());
                 self.find_again = Some(Instant::now() + wait);
                 self.find_wait = (wait * 2).min(MAX_FIND_RETRY);
-                for (session_id, _) in &self.queue {
+                for Waiting { session_id, .. } in &self.queue {
                     if let Err(e) = self.tell_waiting(session_id, &StartFault::Engine(e.clone())) {
                         log::error!("A user could not be told session={session_id} error={e:#}");
                     }

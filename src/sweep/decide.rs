@@ -1,6 +1,7 @@
 //! The sweep's decisions, pure: what a session needs next, and what becomes of the messages a
 //! dead container had taken.
 
+use std::fmt;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
@@ -12,6 +13,8 @@ use crate::store::StartReason;
 pub const MAX_TRIES: u32 = 5;
 /// Wait before the first retry; doubled for each further one.
 const FIRST_RETRY: Duration = Duration::from_secs(5);
+/// What a container takes before its agent does anything: its shim and its runner, rounded up. bytes
+const CONTAINER_BYTES: u64 = 32 << 20;
 /// Longest wait between two starts of a session whose containers do not live.
 const MAX_CRASH_BACKOFF: Duration = Duration::from_secs(300);
 
@@ -29,6 +32,61 @@ pub enum Next {
 pub enum Verdict {
     Retry { id: String, tries: u32, after: Timestamp },
     Fail { id: String },
+}
+
+/// What the machine has left for one more container.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Room {
+    /// Containers that run, start or end.
+    pub live: usize,
+    pub max_live: usize,
+    /// What the kernel says is available, where it says it. bytes
+    pub memory_available: Option<u64>,
+    /// What is to be left for everything else. bytes
+    pub memory_reserve: u64,
+}
+
+/// Why a container is not started yet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wait {
+    Place {
+        max_live: usize,
+    },
+    /// bytes
+    Memory {
+        available: u64,
+        needed: u64,
+    },
+}
+
+impl Room {
+    /// What one more container has to wait for.
+    pub fn wait(&self) -> Option<Wait> {
+        let needed = self.memory_reserve.saturating_add(CONTAINER_BYTES);
+        match self.memory_available {
+            _ if self.live >= self.max_live => Some(Wait::Place { max_live: self.max_live }),
+            Some(available) if self.memory_reserve > 0 && available < needed => {
+                Some(Wait::Memory { available, needed })
+            }
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Display for Wait {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Wait::Place { max_live } => {
+                write!(f, "{max_live} agents are at work, as many as may be at once (MAX_CONCURRENT_CONTAINERS)")
+            }
+            Wait::Memory { available, needed } => write!(
+                f,
+                "this machine is short of memory: {} MiB are available, {} are needed (CONTAINER_MEMORY_RESERVE)",
+                available >> 20,
+                needed >> 20
+            ),
+        }
+    }
 }
 
 /// Judges a session by its unfinished rows. Context and system rows wake nobody.
@@ -132,6 +190,18 @@ mod tests {
     fn what_was_not_claimed_or_waits_already_is_left_alone() {
         let waiting = MessageIn { tries: 4, process_after: Some(in_seconds(1)), ..row("w") };
         assert_eq!(after_death(&["w".into(), "gone".into()], &[waiting, row("unclaimed")], now()), []);
+    }
+
+    #[test]
+    fn there_is_room_up_to_the_limit_and_the_reserve() {
+        let mib = |n: u64| n << 20;
+        let room = Room { live: 1, max_live: 2, memory_available: Some(mib(100)), memory_reserve: mib(64) };
+        assert_eq!(room.wait(), None);
+        assert_eq!(Room { live: 2, ..room }.wait(), Some(Wait::Place { max_live: 2 }));
+        let short = Room { memory_available: Some(mib(95)), ..room };
+        assert_eq!(short.wait(), Some(Wait::Memory { available: mib(95), needed: mib(96) }));
+        assert_eq!(Room { memory_reserve: 0, ..short }.wait(), None, "switched off");
+        assert_eq!(Room { memory_available: None, ..room }.wait(), None, "a kernel that does not say");
     }
 
     #[test]

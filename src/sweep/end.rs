@@ -9,10 +9,11 @@ use nanoclaw_session::row::InStatus;
 
 use super::decide::{self, Verdict};
 use super::fault::{self, FaultKind, StartFault};
+use super::prune;
 use super::{Actor, Event, Exit, LOOK_AGAIN, Phase, Run};
 use crate::container::docker::{Docker, Inspected, State};
 use crate::delivery;
-use crate::store::{ContainerStatus, EndReason, RunEnd};
+use crate::store::{ContainerStatus, EndReason, RunEnd, StoreError};
 use crate::thread::spawn_worker;
 
 /// Largest kept log of one container. bytes
@@ -101,18 +102,34 @@ impl Actor {
             reason.as_str(),
             exit.code.map_or("unknown".to_owned(), |c| c.to_string()),
         );
+        if let Err(StoreError::NotFound { .. }) = self.parts.store.session(session_id) {
+            // It was deleted meanwhile, with everything that is known of it.
+            self.slots.remove(session_id);
+            return Ok(());
+        }
         let judged = self.end_run(session_id, &run, reason, exit).and_then(|()| self.judge_claims(session_id, &claims));
         if let Err(e) = judged.and_then(|()| self.look(session_id)) {
             // Its messages must not wait for the next safety pass.
-            self.parts.store.set_due(session_id, Some(crate::time::now() + LOOK_AGAIN))?;
+            self.parts.store.set_due(session_id, Some(self.wall + LOOK_AGAIN))?;
             self.refresh_due()?;
             return Err(e).context(format!("session {session_id} is looked at again"));
         }
+        self.prune_session(session_id)?;
         match crashes {
             0 => self.clear_faults(session_id, FaultKind::Crash),
             n if n >= fault::CRASHES_BEFORE_NOTICE => self.tell_waiting(session_id, &StartFault::Crashing(reason)),
             _ => Ok(()),
         }
+    }
+
+    fn prune_session(&self, session_id: &str) -> Result<()> {
+        let (dir, now) = (self.dir_of(&self.parts.store.session(session_id)?), self.wall);
+        spawn_worker("prune", move || {
+            if let Err(e) = prune::session(&dir, now) {
+                log::warn!("A session was not pruned folder={} error={e:#}", dir.root().display());
+            }
+        })?;
+        Ok(())
     }
 
     pub(super) fn end_run(&self, session_id: &str, run: &Run, reason: EndReason, exit: Exit) -> Result<()> {
@@ -133,7 +150,7 @@ impl Actor {
         }
         let session = self.parts.store.session(session_id)?;
         let mut db = self.open_inbound(&session)?;
-        let verdicts = decide::after_death(claims, &db.unfinished()?, crate::time::now());
+        let verdicts = decide::after_death(claims, &db.unfinished()?, self.wall);
         db.write(|tx| {
             for verdict in &verdicts {
                 match verdict {

@@ -6,6 +6,7 @@ use std::fmt;
 use anyhow::Result;
 
 use super::Actor;
+use super::decide::Wait;
 use crate::config::Settings;
 use crate::container::docker::{Docker, DockerError};
 use crate::delivery;
@@ -25,6 +26,8 @@ pub enum StartFault {
     RunnerMissing(String),
     /// The engine refused this container.
     Refused(String),
+    /// There is no room for it now.
+    NoRoom(Wait),
     /// Our own preparations failed.
     Setup(String),
     /// It starts and dies, over and over.
@@ -38,6 +41,8 @@ pub enum FaultKind {
     Start,
     /// They start and die; over with the first that lives to do something.
     Crash,
+    /// There was no room; over with the first that starts.
+    Wait,
 }
 
 impl FaultKind {
@@ -46,6 +51,7 @@ impl FaultKind {
         match self {
             FaultKind::Start => format!("start-fault:{session_id}"),
             FaultKind::Crash => format!("crash-loop:{session_id}"),
+            FaultKind::Wait => format!("no-room:{session_id}"),
         }
     }
 }
@@ -65,6 +71,7 @@ impl fmt::Display for StartFault {
             StartFault::ImageMissing(image) => write!(f, "there is no image {image}: build it with `make image`"),
             StartFault::RunnerMissing(path) => write!(f, "there is no runner at {path}: build it with `make build`"),
             StartFault::Refused(words) => write!(f, "the container engine refused to start it: {words}"),
+            StartFault::NoRoom(wait) => write!(f, "{wait}"),
             StartFault::Setup(why) => write!(f, "its files could not be prepared: {why}"),
             StartFault::Crashing(EndReason::Oom) => {
                 f.write_str("it runs out of memory each time it starts: raise CONTAINER_MEMORY")
@@ -78,6 +85,7 @@ impl StartFault {
     fn kind(&self) -> FaultKind {
         match self {
             StartFault::Crashing(_) => FaultKind::Crash,
+            StartFault::NoRoom(_) => FaultKind::Wait,
             _ => FaultKind::Start,
         }
     }

@@ -4,17 +4,21 @@
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
+use nanoclaw_session::alive::last_heartbeat;
 use nanoclaw_session::watch::DirWatch;
 
-use super::decide::{self, Next};
+use super::decide::{self, Next, Room, Wait};
 use super::fault::{FaultKind, StartFault};
-use super::{Actor, Event, Exit, Phase, Proof, Run};
+use super::progress::Progress;
+use super::{Actor, Event, Exit, MEMORY_AGAIN, Phase, Proof, Run, TELL_WAITING, Waiting};
 use crate::container::docker::{Leftover, Life, StartFailed, Started};
 use crate::container::prepare;
 use crate::delivery;
 use crate::id::{new_id, new_secret};
+use crate::memory;
 use crate::store::{ContainerRun, ContainerStatus, EndReason, GatewayToken, Session, StartReason};
 use crate::thread::spawn_worker;
+use crate::time::Now;
 
 /// Longest wait after an engine that did not answer: it comes back as a whole, and soon.
 const MAX_ENGINE_BACKOFF: Duration = Duration::from_secs(30);
@@ -31,7 +35,10 @@ impl Actor {
         let slot = self.slot(session_id);
         match &mut slot.phase {
             // The runner sees the message by itself.
-            Phase::Running { last_wake, .. } => *last_wake = Instant::now(),
+            Phase::Running { last_wake, progress, .. } => {
+                *last_wake = Instant::now();
+                progress.woken(*last_wake);
+            }
             // It will see the message too; and one on its way down is looked after at its end.
             Phase::Starting(_) | Phase::Ending { .. } => {}
             Phase::Stopped => self.enqueue(session_id, reason),
@@ -39,29 +46,60 @@ impl Actor {
     }
 
     pub(super) fn enqueue(&mut self, session_id: &str, reason: StartReason) {
-        if !self.queue.iter().any(|(id, _)| id == session_id) {
-            self.queue.push_back((session_id.to_owned(), reason));
+        if !self.queue.iter().any(|w| w.session_id == session_id) {
+            let (session_id, since) = (session_id.to_owned(), Instant::now());
+            self.queue.push_back(Waiting { session_id, reason, since, wait: None, told: false });
         }
     }
 
     /// Starts what waits, as far as there is room.
     pub(super) fn pump(&mut self) {
         let now = Instant::now();
-        let mut waiting = std::mem::take(&mut self.queue);
-        while let Some((session_id, reason)) = waiting.pop_front() {
+        self.memory_again = None;
+        let mut evicted = false;
+        for mut waiting in std::mem::take(&mut self.queue) {
+            let session_id = waiting.session_id.clone();
             if self.slots.get(&session_id).is_some_and(|s| !matches!(s.phase, Phase::Stopped)) {
                 continue; // it has one by now: adopted, or on its way down and looked after at its end
             }
             let held_back = self.slots.get(&session_id).and_then(|s| s.not_before).is_some_and(|at| at > now);
-            if held_back || !self.reconciled {
-                self.queue.push_back((session_id, reason));
-            } else if self.live() >= self.parts.settings.containers.max_concurrent {
-                self.evict_longest_idle();
-                self.queue.push_back((session_id, reason));
-                self.queue.append(&mut waiting);
-            } else if let Err(e) = self.start(&session_id, reason) {
-                self.start_failed(&session_id, &StartFault::Setup(format!("{e:#}")));
+            waiting.wait = match held_back || !self.reconciled {
+                true => None,
+                false => match self.room().wait() {
+                    None => {
+                        if let Err(e) = self.start(&session_id, waiting.reason) {
+                            self.start_failed(&session_id, &StartFault::Setup(format!("{e:#}")));
+                        }
+                        continue;
+                    }
+                    wait => wait,
+                },
+            };
+            if let Some(wait) = waiting.wait {
+                if !std::mem::replace(&mut evicted, true) {
+                    self.evict_longest_idle();
+                }
+                if matches!(wait, Wait::Memory { .. }) {
+                    self.memory_again = Some(now + MEMORY_AGAIN);
+                }
+                if !waiting.told && waiting.since + TELL_WAITING <= now {
+                    waiting.told = true;
+                    if let Err(e) = self.tell_waiting(&session_id, &StartFault::NoRoom(wait)) {
+                        log::error!("A user could not be told session={session_id} error={e:#}");
+                    }
+                }
             }
+            self.queue.push_back(waiting);
+        }
+    }
+
+    fn room(&self) -> Room {
+        let containers = &self.parts.settings.containers;
+        Room {
+            live: self.live(),
+            max_live: containers.max_concurrent,
+            memory_available: memory::available(),
+            memory_reserve: containers.memory_reserve,
         }
     }
 
@@ -143,6 +181,7 @@ impl Actor {
 
     pub(super) fn started(&mut self, run_id: &str, result: Result<Started, StartProblem>) -> Result<()> {
         let Some(session_id) = self.session_of(run_id) else { return Ok(()) };
+        let heartbeat = self.parts.store.session(&session_id).ok().and_then(|s| last_heartbeat(&self.dir_of(&s)));
         let slot = self.slot(&session_id);
         let run = match std::mem::replace(&mut slot.phase, Phase::Stopped) {
             Phase::Starting(run) => run,
@@ -155,8 +194,9 @@ impl Actor {
         match result {
             Ok(Started { container_id, life }) => {
                 let proof = if matches!(life, Life::Pidfd(_)) { Proof::Pidfd } else { Proof::AskEngine };
-                let now = Instant::now();
-                slot.phase = Phase::Running { run, proof, since: now, last_wake: now };
+                let now = Now::read();
+                let (since, last_wake, progress) = (now.instant, now.instant, Progress::new(now, heartbeat));
+                slot.phase = Phase::Running { run, proof, since, last_wake, progress };
                 log::debug!("Container runs session={session_id} container={name} proof={proof:?}");
                 match life {
                     Life::Pidfd(pidfd) => self.parts.watcher.process(run_id, pidfd),
@@ -166,6 +206,9 @@ impl Actor {
                 if let Some(id) = container_id {
                     self.parts.store.set_run_container_id(run_id, &id)?;
                 }
+                // Says again what it has claimed: while it started, that was a predecessor's.
+                let _ = self.parts.delivery.send(delivery::Event::Live { session_id: session_id.clone() });
+                self.clear_faults(&session_id, FaultKind::Wait)?;
                 self.clear_faults(&session_id, FaultKind::Start)
             }
             Err(StartProblem { fault, leftover }) => {
@@ -200,8 +243,10 @@ impl Actor {
         let mut idle: Vec<(Instant, String)> = Vec::new();
         for (session_id, slot) in &self.slots {
             match &slot.phase {
-                Phase::Running { run, last_wake, .. } if run.ended_by_us.is_none() => {
-                    idle.push((*last_wake, session_id.clone()));
+                Phase::Running { run, last_wake, progress, .. } if run.ended_by_us.is_none() => {
+                    if progress.claims_nothing() {
+                        idle.push((*last_wake, session_id.clone()));
+                    }
                 }
                 // One is on its way out already: wait for it.
                 Phase::Running { .. } | Phase::Ending { .. } => return,
@@ -211,9 +256,7 @@ impl Actor {
         idle.sort();
         for (_, session_id) in idle {
             let next =
-                self.parts.store.session(&session_id).map_err(anyhow::Error::from).and_then(|session| {
-                    Ok(decide::next(&self.open_inbound(&session)?.unfinished()?, crate::time::now()))
-                });
+                self.parts.store.session(&session_id).map_err(anyhow::Error::from).and_then(|s| self.next_of(&s));
             // One whose file cannot be read just now is left alone.
             if matches!(next, Ok(Next::At(_) | Next::Nothing)) {
                 return self.stop_container(&session_id, EndReason::Evicted);
@@ -227,22 +270,24 @@ impl Actor {
         run.ended_by_us = Some(reason);
         let (run_id, name) = (run.id.clone(), run.container_name.clone());
         log::info!("Stopping a container session={session_id} container={name} reason={}", reason.as_str());
-        let (docker, me) = (self.parts.docker.clone(), self.parts.me.clone());
+        let (docker, me, run) = (self.parts.docker.clone(), self.parts.me.clone(), run_id.clone());
         let worker = spawn_worker("docker-stop", move || {
             if let Err(e) = docker.stop(&name) {
                 log::warn!("A container could not be stopped container={name} error={e}");
-                let _ = me.send(Event::NotStopped { run_id });
+                let _ = me.send(Event::NotStopped { run_id: run });
             }
         });
         if let Err(e) = worker {
             log::error!("No thread to stop a container session={session_id} error={e}");
+            self.not_stopped(&run_id);
         }
     }
 
     pub(super) fn not_stopped(&mut self, run_id: &str) {
         let Some(session_id) = self.session_of(run_id) else { return };
-        if let Phase::Running { run, .. } = &mut self.slot(&session_id).phase {
+        if let Phase::Running { run, progress, .. } = &mut self.slot(&session_id).phase {
             run.ended_by_us = None;
+            progress.put_off(Instant::now());
         }
     }
 }
