@@ -45,6 +45,9 @@ pub trait Inbound: Send {
 pub trait Outbound: Send {
     /// Brings one item to its chat.
     fn send(&mut self, item: &OutboundItem) -> Outcome;
+
+    /// Shows in a chat that an answer is being written, for a few seconds. Best effort.
+    fn show_typing(&mut self, chat: &Chat, thread_id: Option<&str>);
 }
 
 /// What one poll brought.

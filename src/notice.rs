@@ -5,6 +5,7 @@ use anyhow::Result;
 use serde_json::json;
 
 use crate::channel::Chat;
+use crate::channel::cli::{CHANNEL, LOCAL_CHAT};
 use crate::id::new_id;
 use crate::store::{HostMessage, Inserted, Store};
 
@@ -30,4 +31,13 @@ pub fn post(store: &Store, chat: &Chat, thread_id: Option<&str>, text: &str, rep
         Repeat::OncePer(key) => Some(key.to_owned()),
     };
     Ok(store.enqueue_host_message(&message)?)
+}
+
+/// Tells the owner something, once per `key`, in the terminal's chat. The caller nudges delivery.
+///
+/// # Errors
+/// The store's.
+pub fn tell_owner(store: &Store, text: &str, key: &str) -> Result<Inserted> {
+    let terminal = Chat { channel_type: CHANNEL.to_owned(), platform_id: LOCAL_CHAT.to_owned() };
+    post(store, &terminal, None, text, Repeat::OncePer(key))
 }

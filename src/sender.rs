@@ -3,15 +3,31 @@
 
 use crossbeam_channel::{Receiver, Sender};
 
-use crate::channel::{Outbound, OutboundItem};
+use crate::channel::{Chat, Outbound, OutboundItem};
 use crate::delivery;
 
+/// What a sender is given to do.
+#[derive(Debug)]
+pub enum Task {
+    Send(OutboundItem),
+    /// Best effort, and unanswered.
+    ShowTyping {
+        chat: Chat,
+        thread_id: Option<String>,
+    },
+}
+
 /// The thread's body: returns when delivery is gone.
-pub fn run(mut outbound: Box<dyn Outbound>, items: &Receiver<OutboundItem>, delivery: &Sender<delivery::Event>) {
-    for item in items {
-        let outcome = outbound.send(&item);
-        if delivery.send(delivery::Event::Outcome { chat: item.chat, outcome }).is_err() {
-            return;
+pub fn run(mut outbound: Box<dyn Outbound>, tasks: &Receiver<Task>, delivery: &Sender<delivery::Event>) {
+    for task in tasks {
+        match task {
+            Task::ShowTyping { chat, thread_id } => outbound.show_typing(&chat, thread_id.as_deref()),
+            Task::Send(item) => {
+                let outcome = outbound.send(&item);
+                if delivery.send(delivery::Event::Outcome { chat: item.chat, outcome }).is_err() {
+                    return;
+                }
+            }
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Typed rows of the two session databases: enums with one parse/format table each.
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use rusqlite::types::{FromSql, FromSqlError, FromSqlResult, ToSql, ToSqlOutput, ValueRef};
 
 /// Declares an enum stored as text: one table, both directions, all variants.
@@ -227,6 +227,16 @@ pub struct ContainerState {
     pub silent_until: Option<Timestamp>,
     /// What the runner is at, for `status` (ours).
     pub phase: Option<String>,
+}
+
+impl ContainerState {
+    /// Until when no progress is to be expected. An older runner declares the time-out of its tool.
+    pub fn declared_silence(&self) -> Option<Timestamp> {
+        self.silent_until.or_else(|| {
+            let timeout = SignedDuration::from_millis(self.tool_declared_timeout_ms?);
+            self.tool_started_at?.checked_add(timeout).ok()
+        })
+    }
 }
 
 #[cfg(test)]

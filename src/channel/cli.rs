@@ -314,6 +314,11 @@ impl Outbound for CliOutbound {
         }
         Outcome::Sent { platform_message_id: Some(item.id.clone()) }
     }
+
+    fn show_typing(&mut self, chat: &Chat, _: Option<&str>) {
+        let platform_id = chat.platform_id.clone();
+        self.clients.write_to_listeners(&chat.platform_id, &ToClient::Typing { platform_id });
+    }
 }
 
 fn lines_of(item: &OutboundItem) -> Result<Vec<ToClient>, String> {

@@ -153,7 +153,7 @@ fn describe(home: &Home, line: &ToClient) -> Result<Vec<String>> {
             lines
         }
         ToClient::Error { message } => vec![format!("[error] {message}")],
-        ToClient::Accepted { .. } | ToClient::TurnEnd { .. } => Vec::new(),
+        ToClient::Accepted { .. } | ToClient::Typing { .. } | ToClient::TurnEnd { .. } => Vec::new(),
     })
 }
 

@@ -3,9 +3,10 @@
 //!
 //! Order within a conversation is kept: what waits for its head's retry, or for someone to come
 //! back, waits in line. Conversations know nothing of each other, so a dead one delays only
-//! itself.
+//! itself. A channel whose platform fails again and again is asked by one conversation at a time
+//! (a circuit breaker): the others wait without using up their attempts.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
 use crate::channel::Chat;
@@ -16,6 +17,10 @@ const FIRST_BACKOFF: Duration = Duration::from_secs(1);
 const MAX_BACKOFF: Duration = Duration::from_secs(15 * 60);
 /// Tries before a message is given up: with these waits, a day and a little.
 pub const MAX_ATTEMPTS: u32 = 108;
+/// Failures of a channel in a row before its circuit opens.
+const MAX_CHANNEL_FAILURES: u32 = 3;
+/// Longest time between two tries of a channel whose circuit is open.
+const MAX_CIRCUIT_WAIT: Duration = Duration::from_secs(60);
 
 /// One thing to send: where it comes from, and how often it was tried.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,6 +33,15 @@ pub struct Job<S> {
 #[derive(Debug)]
 pub struct Conversations<S> {
     by_chat: BTreeMap<Chat, Conversation<S>>,
+    /// Channels that have failed since they last answered.
+    failing: HashMap<String, Circuit>,
+}
+
+#[derive(Debug)]
+struct Circuit {
+    failures: u32,
+    /// When one conversation may try again, once the circuit is open.
+    try_at: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -43,15 +57,17 @@ struct Conversation<S> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Hold {
     Free,
-    /// A retry.
+    /// It is not due, or its platform said when.
     Until(Instant),
+    /// Its last try failed.
+    Failed(Instant),
     /// Nobody is there.
     Away,
 }
 
 impl<S> Default for Conversations<S> {
     fn default() -> Self {
-        Conversations { by_chat: BTreeMap::new() }
+        Conversations { by_chat: BTreeMap::new(), failing: HashMap::new() }
     }
 }
 
@@ -72,7 +88,40 @@ impl<S: Clone> Conversations<S> {
 
     /// The chats whose head may go at `now`.
     pub fn sendable(&self, now: Instant) -> Vec<Chat> {
-        self.by_chat.iter().filter(|(_, c)| c.may_go(now)).map(|(chat, _)| chat.clone()).collect()
+        let mut sendable = Vec::new();
+        let mut tried: Vec<&str> = Vec::new();
+        for (chat, conversation) in &self.by_chat {
+            let channel = chat.channel_type.as_str();
+            let circuit = self.failing.get(channel).and_then(|circuit| circuit.try_at);
+            let may_try = |at| at <= now && !tried.contains(&channel) && !self.is_asked(channel);
+            if conversation.may_go(now) && circuit.is_none_or(may_try) {
+                if circuit.is_some() {
+                    tried.push(channel);
+                }
+                sendable.push(chat.clone());
+            }
+        }
+        sendable
+    }
+
+    /// The channel could not be reached.
+    pub fn channel_failed(&mut self, channel_type: &str, now: Instant) {
+        let circuit = self.failing.entry(channel_type.to_owned()).or_insert(Circuit { failures: 0, try_at: None });
+        circuit.failures = circuit.failures.saturating_add(1);
+        if circuit.failures >= MAX_CHANNEL_FAILURES {
+            circuit.try_at = Some(now + backoff(circuit.failures - MAX_CHANNEL_FAILURES + 1, 0).min(MAX_CIRCUIT_WAIT));
+        }
+    }
+
+    /// The channel has answered, be it with a refusal. What waited because it had failed may go.
+    pub fn channel_answered(&mut self, channel_type: &str) {
+        if self.failing.remove(channel_type).is_some_and(|circuit| circuit.try_at.is_some()) {
+            for (chat, c) in &mut self.by_chat {
+                if chat.channel_type == channel_type && matches!(c.hold, Hold::Failed(_)) {
+                    c.hold = Hold::Free;
+                }
+            }
+        }
     }
 
     /// The head of a conversation.
@@ -104,8 +153,14 @@ impl<S: Clone> Conversations<S> {
         job
     }
 
-    /// What was in flight goes back to the head and is tried again after `wait`.
-    pub fn retry(&mut self, chat: &Chat, now: Instant, wait: Duration) {
+    /// What was in flight failed; it goes back to the head and is tried again after `wait`, or when
+    /// its channel answers another.
+    pub fn failed(&mut self, chat: &Chat, now: Instant, wait: Duration) {
+        self.back_to_head(chat, Hold::Failed(now + wait), 1);
+    }
+
+    /// What was in flight goes back to the head and is not tried again before `wait` is over.
+    pub fn put_off(&mut self, chat: &Chat, now: Instant, wait: Duration) {
         self.back_to_head(chat, Hold::Until(now + wait), 1);
     }
 
@@ -141,11 +196,15 @@ impl<S: Clone> Conversations<S> {
     /// When the next held head may go.
     pub fn next_release(&self) -> Option<Instant> {
         self.by_chat
-            .values()
-            .filter(|c| c.in_flight.is_none() && !c.waiting.is_empty())
-            .filter_map(|c| match c.hold {
-                Hold::Until(at) => Some(at),
-                Hold::Free | Hold::Away => None,
+            .iter()
+            .filter(|(_, c)| c.in_flight.is_none() && !c.waiting.is_empty())
+            .filter_map(|(chat, c)| {
+                let circuit = self.failing.get(&chat.channel_type).and_then(|circuit| circuit.try_at);
+                match c.hold {
+                    Hold::Until(at) | Hold::Failed(at) => Some(circuit.map_or(at, |circuit| circuit.max(at))),
+                    Hold::Free => circuit.filter(|_| !self.is_asked(&chat.channel_type)),
+                    Hold::Away => None,
+                }
             })
             .min()
     }
@@ -160,6 +219,10 @@ impl<S: Clone> Conversations<S> {
         self.by_chat.values().filter_map(|c| c.in_flight.as_ref())
     }
 
+    fn is_asked(&self, channel_type: &str) -> bool {
+        self.by_chat.iter().any(|(chat, c)| chat.channel_type == channel_type && c.in_flight.is_some())
+    }
+
     fn tidy(&mut self, chat: &Chat) {
         if self.by_chat.get(chat).is_some_and(|c| c.waiting.is_empty() && c.in_flight.is_none()) {
             self.by_chat.remove(chat);
@@ -171,16 +234,18 @@ impl<S> Conversation<S> {
     fn may_go(&self, now: Instant) -> bool {
         let held = match self.hold {
             Hold::Free => false,
-            Hold::Until(at) => at > now,
+            Hold::Until(at) | Hold::Failed(at) => at > now,
             Hold::Away => true,
         };
         !held && self.in_flight.is_none() && !self.waiting.is_empty()
     }
 }
 
-/// How long to wait after the attempt number `attempts` (from 1) failed.
-pub fn backoff(attempts: u32) -> Duration {
-    FIRST_BACKOFF.saturating_mul(2u32.saturating_pow(attempts.saturating_sub(1))).min(MAX_BACKOFF)
+/// How long to wait after the attempt number `attempts` (from 1) failed. `seed` spreads those that
+/// failed together over a quarter more.
+pub fn backoff(attempts: u32, seed: u64) -> Duration {
+    let wait = FIRST_BACKOFF.saturating_mul(2u32.saturating_pow(attempts.saturating_sub(1))).min(MAX_BACKOFF);
+    wait + wait / 4 * (seed % 256) as u32 / 256
 }
 
 #[cfg(test)]
@@ -218,7 +283,7 @@ mod tests {
             q.push(chat(c), job(n), None);
         }
         q.sent(&chat("a"));
-        q.retry(&chat("a"), now, Duration::from_secs(5));
+        q.put_off(&chat("a"), now, Duration::from_secs(5));
         assert_eq!(q.sendable(now), [chat("b")]);
         assert_eq!(q.next_release(), Some(now + Duration::from_secs(5)));
         assert_eq!(q.sendable(now + Duration::from_secs(5)), [chat("a"), chat("b")]);
@@ -256,8 +321,40 @@ mod tests {
     }
 
     #[test]
+    fn a_dead_channel_is_asked_by_one_at_a_time_and_delays_no_other() {
+        let on = |channel: &str, n: u32| Chat { channel_type: channel.into(), platform_id: n.to_string() };
+        let mut q = Conversations::default();
+        let now = Instant::now();
+        for n in 0..10 {
+            q.push(on("dead", n), job(n), None);
+            q.push(on("fine", n), job(n), None);
+        }
+        for n in 0..MAX_CHANNEL_FAILURES {
+            q.sent(&on("dead", n));
+            q.failed(&on("dead", n), now, MAX_BACKOFF);
+            q.channel_failed("dead", now);
+        }
+        assert!(q.sendable(now).iter().all(|c| c.channel_type == "fine"), "the circuit is open");
+        assert_eq!(q.sendable(now).len(), 10);
+        let later = now + FIRST_BACKOFF;
+        let tried: Vec<Chat> = q.sendable(later).into_iter().filter(|c| c.channel_type == "dead").collect();
+        assert_eq!(tried, [on("dead", MAX_CHANNEL_FAILURES)], "one that has not failed yet tries");
+        q.sent(&tried[0]);
+        assert!(q.sendable(later).iter().all(|c| c.channel_type == "fine"), "and the others wait for its answer");
+        q.channel_answered("dead");
+        assert_eq!(q.sendable(later).len(), 10 + 9, "also those that had failed");
+    }
+
+    #[test]
+    fn waits_are_spread_by_a_quarter_at_most() {
+        let waits: Vec<Duration> = (0..256).map(|seed| backoff(5, seed)).collect();
+        assert!(waits.iter().all(|w| (16_000..=20_000).contains(&w.as_millis())));
+        assert!(waits[200] - waits[20] > Duration::from_secs(1));
+    }
+
+    #[test]
     fn giving_up_takes_about_a_day() {
-        let total: Duration = (1..MAX_ATTEMPTS).map(backoff).sum();
+        let total: Duration = (1..MAX_ATTEMPTS).map(|n| backoff(n, 0)).sum();
         assert!((24..26).contains(&(total.as_secs() / 3600)), "{total:?}");
     }
 
@@ -279,7 +376,7 @@ mod tests {
                 q.sent(&chat("a"));
                 match outcome {
                     0 => finished.extend(q.done(&chat("a")).map(|j| j.source)),
-                    1 => q.retry(&chat("a"), now, MAX_BACKOFF),
+                    1 => q.failed(&chat("a"), now, MAX_BACKOFF),
                     _ => {
                         q.away(&chat("a"));
                         q.back("cli");

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use nanoclaw_session::inbound::{Attempt, Delivered, Durability, InboundDb};
 use nanoclaw_session::layout::SessionDir;
 use nanoclaw_session::row::{AckStatus, DeliveryStatus, InStatus, MessageOut, NewMessageIn};
@@ -47,6 +47,8 @@ pub struct Books {
     /// When to write again what could not be written.
     pub flush_again: Option<Instant>,
     pub life: Life,
+    /// What the sweep was last told of a live container.
+    told: Option<(Vec<String>, Option<Timestamp>)>,
 }
 
 /// Whether a container of this session runs, as the sweep said.
@@ -95,6 +97,8 @@ pub struct Found {
     pub finished: Vec<(String, InStatus)>,
     /// Inbound rows it has taken and not finished.
     pub claims: Vec<String>,
+    /// Until when it says that it will be silent.
+    pub silent_until: Option<Timestamp>,
     pub more: bool,
 }
 
@@ -122,7 +126,20 @@ impl Books {
             flush_faults: 0,
             flush_again: None,
             life: Life::None,
+            told: None,
         }
+    }
+
+    /// A container runs, or is about to: the sweep wants to know what it is at.
+    pub fn go_live(&mut self) {
+        self.life = Life::Live;
+        self.told = None;
+    }
+
+    /// Whether this is news to the sweep.
+    pub fn is_news(&mut self, claims: &[String], silent_until: Option<Timestamp>) -> bool {
+        let news = Some((claims.to_vec(), silent_until));
+        self.life == Life::Live && std::mem::replace(&mut self.told, news.clone()) != news
     }
 
     pub fn is_dead(&self) -> bool {
@@ -149,7 +166,8 @@ impl Books {
             None => (inbound.delivery_cursor()?, inbound.attempts()?),
         };
         let open = self.open.len();
-        let (from, seen, acks, retried) = db.read(|s| {
+        let live = self.life == Life::Live;
+        let (from, seen, acks, retried, state) = db.read(|s| {
             // Below the cursor: the file was recreated, and `delivered` absorbs what repeats.
             let from = if s.max_seq()?.unwrap_or(0) < cursor { 0 } else { cursor };
             let mut retried = Vec::new();
@@ -164,7 +182,8 @@ impl Books {
             } else {
                 s.messages_after(from, room)?
             };
-            Ok((from, seen, s.acks(&unfinished)?, retried))
+            let state = if live { s.container_state()? } else { None };
+            Ok((from, seen, s.acks(&unfinished)?, retried, state))
         })?;
         let read_to = seen.rows.last().map_or(from, OutRow::seq);
         // A row may be in both lists: with an attempt behind it, and above the cursor.
@@ -189,7 +208,8 @@ impl Books {
             self.stored_cursor = cursor;
         }
         self.read_to = Some(read_to);
-        let mut found = Found { more: seen.more, ..Found::default() };
+        let silent_until = state.and_then(|state| state.declared_silence());
+        let mut found = Found { more: seen.more, silent_until, ..Found::default() };
         for (row, attempt) in fresh {
             self.take(row, attempt, &mut found);
         }
@@ -295,27 +315,27 @@ impl Books {
     }
 
     /// What waits could not be written: when to try again; how often that has happened in a row.
-    pub fn flush_failed(&mut self) -> u32 {
+    pub fn flush_failed(&mut self, now: Instant) -> u32 {
         const FIRST_RETRY: Duration = Duration::from_millis(50);
         const MAX_RETRY: Duration = Duration::from_secs(5);
-        self.flush_again = Some(Instant::now() + (FIRST_RETRY * 2u32.pow(self.flush_faults.min(10))).min(MAX_RETRY));
+        self.flush_again = Some(now + (FIRST_RETRY * 2u32.pow(self.flush_faults.min(10))).min(MAX_RETRY));
         self.flush_faults = self.flush_faults.saturating_add(1);
         self.flush_faults
     }
 
     /// A look failed: when to try again. The first few times at once, since a writer is usually
     /// in the middle of a commit; then ever later.
-    pub fn look_failed(&mut self, transient: bool) {
+    pub fn look_failed(&mut self, transient: bool, now: Instant) {
         const FIRST_RETRY: Duration = Duration::from_millis(3);
         const MAX_RETRY: Duration = Duration::from_secs(60);
         self.faults = self.faults.saturating_add(1);
         let shift = if transient { self.faults.saturating_sub(1).min(10) } else { self.faults.clamp(9, 15) };
-        self.look_again = Some(Instant::now() + (FIRST_RETRY * 2u32.pow(shift)).min(MAX_RETRY));
+        self.look_again = Some(now + (FIRST_RETRY * 2u32.pow(shift)).min(MAX_RETRY));
     }
 
     /// There is more than could be taken: look again soon.
-    pub fn look_later(&mut self) {
-        self.look_again = Some(Instant::now() + LOOK_LATER);
+    pub fn look_later(&mut self, now: Instant) {
+        self.look_again = Some(now + LOOK_LATER);
     }
 
     /// A look succeeded; how many had failed before it.
@@ -372,10 +392,4 @@ impl std::fmt::Display for LookError {
             LookError::Ours(e) => write!(f, "inbound.db: {e}"),
         }
     }
-}
-
-/// The wait until `at`, from `now`.
-pub fn wait_until(at: Timestamp, now: Timestamp) -> Duration {
-    let left: SignedDuration = at.duration_since(now);
-    Duration::try_from(left).unwrap_or_default()
 }

@@ -32,6 +32,7 @@ pub struct StartProblem {
 
 impl Actor {
     pub(super) fn wake(&mut self, session_id: &str, reason: StartReason) {
+        let _ = self.parts.delivery.send(delivery::Event::Woken { session_id: session_id.to_owned() });
         let slot = self.slot(session_id);
         match &mut slot.phase {
             // The runner sees the message by itself.

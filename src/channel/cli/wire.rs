@@ -92,6 +92,10 @@ pub enum ToClient {
         #[serde(flatten)]
         question: Question,
     },
+    /// An answer is being written; said again every few seconds.
+    Typing {
+        platform_id: String,
+    },
     /// The agent is done with these messages.
     TurnEnd {
         message_ids: Vec<String>,

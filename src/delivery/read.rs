@@ -1,0 +1,251 @@
+//! From a session's files into the queues: what is new is read and taken up, and what became of it
+//! is written back.
+
+use std::collections::HashSet;
+
+use anyhow::Result;
+use nanoclaw_session::row::{InStatus, MessageOut};
+use nanoclaw_session::untrusted::{UntrustedError, open_untrusted, recover_copy};
+
+use super::queue::Job;
+use super::session::{Books, Flushed, Found, FoundRow, Life, LookError};
+use super::{Actor, STORE_RETRY, Source};
+use crate::channel::{Chat, TurnResult};
+use crate::store::StoreError;
+use crate::sweep;
+use crate::time::Now;
+
+/// Looks at one session before the others have their turn.
+const MAX_LOOKS_IN_A_ROW: usize = 4;
+/// Looks at what a dead container left that may fail before its session goes on without.
+const MAX_FAULTS_OF_THE_DEAD: u32 = 8;
+
+impl Actor {
+    /// Reads what is new in a session, until there is no more - or so much that others must have
+    /// their turn first.
+    pub(super) fn look(&mut self, session_id: &str) {
+        let now = self.now.instant;
+        for _ in 0..MAX_LOOKS_IN_A_ROW {
+            let Some(books) = self.books(session_id) else { return };
+            let faults = books.faults();
+            let looked = open_untrusted(&books.dir).map_err(LookError::from).and_then(|db| books.look(&db));
+            let looked = match looked {
+                // A dead container rolls nothing back any more: read a copy that was.
+                Err(LookError::Theirs(UntrustedError::Again)) if books.is_dead() => self.look_at_copy(session_id),
+                other => other,
+            };
+            let Some(books) = self.books.get_mut(session_id) else { return };
+            match looked {
+                Ok(found) => {
+                    let recovered = books.look_succeeded();
+                    if recovered > 3 {
+                        log::info!("A session can be read again session={session_id} after_faults={recovered}");
+                    }
+                    let more = found.more;
+                    self.take(session_id, found);
+                    if !more {
+                        return;
+                    }
+                }
+                Err(LookError::Theirs(UntrustedError::NotThere)) => {
+                    books.look_succeeded();
+                    return self.take(session_id, Found::default());
+                }
+                Err(e) => {
+                    let transient = matches!(e, LookError::Theirs(UntrustedError::Again) | LookError::Ours(_));
+                    books.look_failed(transient, now);
+                    if faults == 20 || (faults == 0 && !transient) {
+                        log::warn!("A session cannot be read; trying again session={session_id} error={e}");
+                    }
+                    if books.is_dead() && (e.is_final() || faults >= MAX_FAULTS_OF_THE_DEAD) {
+                        // It will not get better, and a successor must not wait for it for ever.
+                        self.end_of_life(session_id, Vec::new());
+                    }
+                    return;
+                }
+            }
+        }
+        if let Some(books) = self.books.get_mut(session_id) {
+            books.look_later(now);
+        }
+    }
+
+    fn look_at_copy(&mut self, session_id: &str) -> Result<Found, LookError> {
+        let private = self.parts.home.data().join("recovery").join(session_id);
+        let books = self.books.get_mut(session_id).ok_or(LookError::Theirs(UntrustedError::NotThere))?;
+        let db = recover_copy(&books.dir, &private)?;
+        log::info!("Reading a copy of what a killed container left session={session_id}");
+        books.look(&db)
+    }
+
+    fn take(&mut self, session_id: &str, found: Found) {
+        for (row_id, reason) in found.malformed {
+            self.refuse(session_id, &row_id, &format!("it cannot be read: {reason}"));
+        }
+        for row in found.rows {
+            self.enqueue_row(session_id, row);
+        }
+        if found.more {
+            return; // the rest of what those turns had to say comes first; the next look has them again
+        }
+        let Some(books) = self.books.get_mut(session_id) else { return };
+        if books.is_news(&found.claims, found.silent_until) {
+            self.for_sweep.push_back(sweep::Event::Progress {
+                session_id: session_id.to_owned(),
+                claims: found.claims.clone(),
+                silent_until: found.silent_until,
+            });
+        }
+        let finished = books.mark_finished(found.finished);
+        if !finished.is_empty() && found.claims.is_empty() {
+            self.typing.ended(session_id);
+        }
+        self.end_turns(session_id, &finished);
+        if self.books.get(session_id).is_some_and(Books::is_dead) {
+            self.end_of_life(session_id, found.claims);
+        }
+    }
+
+    /// The last words of a dead container are read: write what is known, then tell the sweep.
+    fn end_of_life(&mut self, session_id: &str, claims: Vec<String>) {
+        let Now { instant: now, wall } = self.now;
+        let Some(books) = self.books.get_mut(session_id) else { return };
+        match books.flush(wall) {
+            Ok(Flushed::TurnsEnded) => {
+                self.for_sweep.push_back(sweep::Event::Finished { session_id: session_id.to_owned() });
+            }
+            Ok(Flushed::OutcomesOnly) => {}
+            Err(e) => {
+                // The sweep would start a successor for what is done: it must wait for this.
+                log::warn!("Outcomes wait to be written session={session_id} error={e}");
+                books.look_failed(true, now);
+                return;
+            }
+        }
+        if let Life::Dead { run_id } = std::mem::replace(&mut books.life, Life::None) {
+            self.drained(run_id, claims);
+        }
+    }
+
+    pub(super) fn drained(&mut self, run_id: String, claims: Vec<String>) {
+        self.for_sweep.push_back(sweep::Event::Drained { run_id, claims });
+    }
+
+    pub(super) fn enqueue_row(&mut self, session_id: &str, row: FoundRow) {
+        let wall = self.now.wall;
+        let waits = row.not_before.filter(|at| *at > wall);
+        if let (Some(at), 0) = (waits, row.attempts) {
+            if let Some(books) = self.books.get_mut(session_id) {
+                books.mark_attempt(&row.message.id, 0, at, None);
+            }
+            self.later.push((at, session_id.to_owned(), row));
+            return;
+        }
+        let Ok(chat) = self.chat_of(session_id, &row.message) else {
+            self.later.push((wall + STORE_RETRY, session_id.to_owned(), row));
+            return;
+        };
+        let Some(chat) = chat else {
+            return self.refuse(
+                session_id,
+                &row.message.id,
+                "it has no destination, and this session has no chat of its own",
+            );
+        };
+        let source = Source::Row { session_id: session_id.to_owned(), message: row.message };
+        self.conversations.push(chat, Job { source, attempts: row.attempts }, waits.map(|at| self.now.instant_of(at)));
+    }
+
+    /// The conversation a row belongs to, before anything about it is checked.
+    pub(super) fn chat_of(&self, session_id: &str, row: &MessageOut) -> Result<Option<Chat>> {
+        match (&row.address.channel_type, &row.address.platform_id) {
+            (Some(channel_type), Some(platform_id)) => {
+                Ok(Some(Chat { channel_type: channel_type.clone(), platform_id: platform_id.clone() }))
+            }
+            _ => match self.books.get(session_id) {
+                Some(books) => crate::destinations::own_chat(&self.parts.store, &books.session),
+                None => Ok(None),
+            },
+        }
+    }
+
+    /// Tells the channel that a turn is over, behind everything that turn had to say.
+    pub(super) fn end_turns(&mut self, session_id: &str, finished: &[(String, InStatus)]) {
+        let Some(session) = self.books(session_id).map(|b| b.session.clone()) else { return };
+        let Ok(Some(chat)) = crate::destinations::own_chat(&self.parts.store, &session) else { return };
+        for (status, result) in [(InStatus::Completed, TurnResult::Completed), (InStatus::Failed, TurnResult::Failed)] {
+            let message_ids: Vec<String> = finished
+                .iter()
+                .filter(|(_, s)| *s == status)
+                .map(|(id, _)| crate::router::platform_id_of(id, &session.agent_group_id))
+                .collect();
+            if !message_ids.is_empty() {
+                let source = Source::TurnEnd { message_ids, result };
+                self.conversations.push(chat.clone(), Job { source, attempts: 0 }, None);
+            }
+        }
+    }
+
+    /// The books of a session, opened when needed; `None` when they cannot be.
+    pub(super) fn books(&mut self, session_id: &str) -> Option<&mut Books> {
+        self.open_books(session_id).ok().flatten()
+    }
+
+    /// The same; `Ok(None)` when there is no such session. The fault is logged here.
+    pub(super) fn open_books(&mut self, session_id: &str) -> Result<Option<&mut Books>, StoreError> {
+        if !self.books.contains_key(session_id) {
+            let session = match self.parts.store.session(session_id) {
+                Ok(session) => session,
+                Err(StoreError::NotFound { .. }) => return Ok(None),
+                Err(e) => {
+                    log::warn!("A session could not be read session={session_id} error={e}");
+                    return Err(e);
+                }
+            };
+            let dir = self.parts.home.session(&session.agent_group_id, session_id);
+            self.books.insert(session_id.to_owned(), Books::new(session, dir));
+        }
+        Ok(self.books.get_mut(session_id))
+    }
+
+    pub(super) fn flush(&mut self, session_id: &str) {
+        let Now { instant: now, wall } = self.now;
+        let Some(books) = self.books.get_mut(session_id) else { return };
+        if !books.has_marks() {
+            return;
+        }
+        match books.flush(wall) {
+            Ok(Flushed::TurnsEnded) => {
+                self.for_sweep.push_back(sweep::Event::Finished { session_id: session_id.to_owned() });
+            }
+            Ok(Flushed::OutcomesOnly) => {}
+            Err(e) => {
+                // The third time it is no lock that is held for a moment.
+                if books.flush_failed(now) == 3 {
+                    log::warn!("Outcomes wait to be written session={session_id} error={e}");
+                }
+            }
+        }
+    }
+
+    /// Writes what no outcome will take along: a session with something in flight waits for that,
+    /// so that a turn costs one commit and not two.
+    pub(super) fn flush_idle(&mut self) {
+        let now = self.now.instant;
+        let busy: HashSet<&str> =
+            self.conversations.all_in_flight().filter_map(|job| job.source.session_id()).collect();
+        let idle: Vec<String> = self
+            .books
+            .iter()
+            .filter(|(id, b)| b.has_marks() && !busy.contains(id.as_str()) && b.flush_again.is_none_or(|at| at <= now))
+            .map(|(id, _)| id.clone())
+            .collect();
+        for session_id in idle {
+            self.flush(&session_id);
+        }
+    }
+
+    pub(super) fn close_quiet_books(&mut self) {
+        self.books.retain(|_, books| !books.is_quiet());
+    }
+}

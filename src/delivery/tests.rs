@@ -1,0 +1,417 @@
+//! Delivery over real files and an in-process platform, in simulated time: the actor is stepped
+//! from one deadline to the next, so hours of waiting take no time.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crossbeam_channel::{bounded, unbounded};
+use nanoclaw_session::inbound::{Durability, InboundDb};
+use nanoclaw_session::outbound::OutboundDb;
+use nanoclaw_session::row::{Address, DeliveryStatus, InKind, NewMessageIn, NewMessageOut, OutKind, Trigger};
+
+use super::*;
+use crate::channel::{Outbound, OutboundItem, Payload};
+use crate::sender::Task;
+use crate::store::*;
+
+const HOUR: Duration = Duration::from_secs(3600);
+
+/// What a platform does with whatever it is given.
+#[derive(Debug, Clone)]
+enum Mood {
+    Up,
+    Down,
+    /// Takes nothing for so long after each message of a chat.
+    Limits(Duration),
+    Refuses(&'static str),
+}
+
+/// An in-process platform behind the trait every channel has.
+struct Platform {
+    mood: Mood,
+    now: Now,
+    asked: u32,
+    seen: Vec<(String, String)>,
+    typing: Vec<String>,
+    last: HashMap<String, Instant>,
+}
+
+impl Outbound for Platform {
+    fn send(&mut self, item: &OutboundItem) -> Outcome {
+        let Payload::Text { text, .. } = &item.payload else { return Outcome::Sent { platform_message_id: None } };
+        self.asked += 1;
+        let chat = item.chat.platform_id.clone();
+        match self.mood {
+            Mood::Up => {}
+            Mood::Down => return Outcome::Retry { after: None, why: "no route to host".into() },
+            Mood::Refuses(why) => return Outcome::Permanent { why: why.into() },
+            Mood::Limits(pause) => {
+                if let Some(left) =
+                    self.last.get(&chat).and_then(|at| (*at + pause).checked_duration_since(self.now.instant))
+                {
+                    if !left.is_zero() {
+                        return Outcome::Retry { after: Some(left), why: "too many requests".into() };
+                    }
+                }
+                self.last.insert(chat.clone(), self.now.instant);
+            }
+        }
+        self.seen.push((chat, text.clone()));
+        Outcome::Sent { platform_message_id: Some(format!("p{}", self.asked)) }
+    }
+
+    fn show_typing(&mut self, chat: &Chat, _: Option<&str>) {
+        self.typing.push(chat.platform_id.clone());
+    }
+}
+
+struct World {
+    _folder: tempfile::TempDir,
+    home: Arc<Home>,
+    store: Store,
+    actor: Actor,
+    platforms: BTreeMap<&'static str, (Platform, Receiver<Task>)>,
+    sweep: Receiver<sweep::Event>,
+    written: u32,
+    now: Now,
+}
+
+const CHANNELS: [&str; 2] = ["telegram", "slack"];
+
+impl World {
+    /// Two channels with `chats` chats each; every chat has an agent and a session of its own.
+    fn new(chats: u32) -> World {
+        let folder = tempfile::tempdir().unwrap();
+        let home = Arc::new(Home::locate(Some(folder.path())).unwrap());
+        home.create().unwrap();
+        let now = Now::read();
+        let store = Store::open(&home.store(), now.wall).unwrap();
+        for channel in CHANNELS {
+            for n in 0..chats {
+                let id = format!("{channel}-{n}");
+                let group = AgentGroup {
+                    id: id.clone(),
+                    name: id.clone(),
+                    folder: id.clone(),
+                    agent_provider: None,
+                    created_at: now.wall,
+                };
+                store.create_agent_group(&group).unwrap();
+                let chat = MessagingGroup {
+                    id: id.clone(),
+                    channel_type: channel.into(),
+                    platform_id: id.clone(),
+                    name: None,
+                    is_group: false,
+                    unknown_sender_policy: UnknownSenderPolicy::Public,
+                    denied_at: None,
+                    created_at: now.wall,
+                };
+                store.create_messaging_group(&chat).unwrap();
+                let session = Session {
+                    id: id.clone(),
+                    agent_group_id: id.clone(),
+                    messaging_group_id: Some(id.clone()),
+                    thread_id: None,
+                    agent_provider: None,
+                    status: SessionStatus::Active,
+                    container_status: ContainerStatus::Stopped,
+                    last_active: None,
+                    created_at: now.wall,
+                };
+                store.ensure_session(&session).unwrap();
+                home.session(&id, &id).prepare().unwrap();
+            }
+        }
+        let (mut senders, mut platforms) = (HashMap::new(), BTreeMap::new());
+        for name in CHANNELS {
+            let (tx, tasks) = bounded(16);
+            senders.insert(name, tx);
+            let platform =
+                Platform { mood: Mood::Up, now, asked: 0, seen: Vec::new(), typing: Vec::new(), last: HashMap::new() };
+            platforms.insert(name, (platform, tasks));
+        }
+        let (sweep_tx, sweep) = unbounded();
+        let parts = Delivery {
+            store: Store::open(&home.store(), now.wall).unwrap(),
+            home: Arc::clone(&home),
+            sweep: sweep_tx,
+            senders,
+        };
+        let actor = Actor::new(parts, now);
+        World { _folder: folder, home, store, actor, platforms, sweep, written: 0, now }
+    }
+
+    fn platform(&mut self, name: &str) -> &mut Platform {
+        &mut self.platforms.get_mut(name).unwrap().0
+    }
+
+    /// An agent writes something; delivery is nudged.
+    fn says(&mut self, session: &str, text: &str, in_reply_to: Option<&str>) -> String {
+        self.written += 1;
+        let id = format!("out-{}", self.written);
+        let row = NewMessageOut {
+            id: id.clone(),
+            in_reply_to: in_reply_to.map(str::to_owned),
+            deliver_after: None,
+            kind: OutKind::Chat,
+            address: Address::default(),
+            content: serde_json::json!({"text": text}).to_string(),
+        };
+        let dir = self.home.session(session, session);
+        OutboundDb::open(&dir).unwrap().write(|tx| tx.insert(&row, 0, self.now.wall)).unwrap();
+        self.step(Some(Event::Changed { session_id: session.into() }));
+        id
+    }
+
+    fn step(&mut self, event: Option<Event>) {
+        self.actor.step(self.now, event);
+        // The senders' threads, as they would be.
+        loop {
+            let mut answers = Vec::new();
+            for (platform, tasks) in self.platforms.values_mut() {
+                platform.now = self.now;
+                for task in tasks.try_iter() {
+                    match task {
+                        Task::ShowTyping { chat, thread_id } => platform.show_typing(&chat, thread_id.as_deref()),
+                        Task::Send(item) => {
+                            let outcome = platform.send(&item);
+                            answers.push(Event::Outcome { chat: item.chat, outcome });
+                        }
+                    }
+                }
+            }
+            if answers.is_empty() {
+                return;
+            }
+            for answer in answers {
+                self.actor.step(self.now, Some(answer));
+            }
+        }
+    }
+
+    /// Lets time pass, from one deadline to the next.
+    fn pass(&mut self, time: Duration) {
+        let end = self.now + time;
+        loop {
+            self.step(None);
+            let wait = self.actor.deadline().saturating_duration_since(self.now.instant);
+            if self.now.instant + wait >= end.instant {
+                self.now = end;
+                return self.step(None);
+            }
+            self.now = self.now + wait.max(Duration::from_millis(1));
+        }
+    }
+
+    fn inbound(&self, session: &str) -> InboundDb {
+        InboundDb::open(&self.home.session(session, session), Durability::Normal).unwrap()
+    }
+
+    fn notes(&self, session: &str) -> Vec<String> {
+        let db = self.inbound(session);
+        let rows = db.unfinished().unwrap();
+        rows.iter().map(|row| row.content.clone()).collect()
+    }
+}
+
+#[test]
+fn six_hours_of_a_dead_platform_lose_nothing_repeat_nothing_and_keep_the_order() {
+    let mut w = World::new(3);
+    w.platform("telegram").mood = Mood::Down;
+    let mut sent = Vec::new();
+    for hour in 0..6 {
+        for n in 0..3 {
+            let text = format!("{n} at {hour}");
+            w.says(&format!("telegram-{n}"), &text, None);
+            sent.push((format!("telegram-{n}"), text));
+        }
+        w.says("slack-0", &format!("at {hour}"), None);
+        assert_eq!(w.platform("slack").seen.len(), hour + 1, "the other channel does not notice");
+        w.pass(HOUR);
+    }
+    let asked = w.platform("telegram").asked;
+    assert!((20..500).contains(&asked), "a dead platform is asked {asked} times in six hours");
+    w.platform("telegram").mood = Mood::Up;
+    w.pass(HOUR / 3);
+    let mut seen = w.platform("telegram").seen.clone();
+    for n in 0..3 {
+        let chat = format!("telegram-{n}");
+        let of = |list: &[(String, String)]| list.iter().filter(|(c, _)| *c == chat).cloned().collect::<Vec<_>>();
+        assert_eq!(of(&seen), of(&sent), "each once, in order");
+    }
+    seen.sort();
+    sent.sort();
+    assert_eq!(seen, sent);
+}
+
+#[test]
+fn waiting_survives_a_restart_and_so_do_the_attempts() {
+    let mut w = World::new(1);
+    w.platform("telegram").mood = Mood::Down;
+    let id = w.says("telegram-0", "hello", None);
+    w.pass(HOUR);
+    let attempts = |w: &World| w.inbound("telegram-0").attempts().unwrap();
+    let before = attempts(&w);
+    assert!(before.len() == 1 && before[0].attempts >= 5 && before[0].message_out_id == id, "{before:?}");
+    // A host that was killed: all that is left is on disk.
+    let parts = Delivery {
+        store: Store::open(&w.home.store(), w.now.wall).unwrap(),
+        home: Arc::clone(&w.home),
+        sweep: unbounded().0,
+        senders: w.actor.parts.senders.clone(),
+    };
+    w.actor = Actor::new(parts, w.now);
+    w.actor.take_up();
+    w.pass(HOUR);
+    assert!(attempts(&w)[0].attempts > before[0].attempts, "it goes on counting");
+    w.platform("telegram").mood = Mood::Up;
+    w.pass(HOUR / 2);
+    assert_eq!(w.platform("telegram").seen, [("telegram-0".to_owned(), "hello".to_owned())]);
+    assert_eq!(attempts(&w), []);
+    assert_eq!(w.inbound("telegram-0").delivered(&id).unwrap().unwrap().status, DeliveryStatus::Delivered);
+}
+
+#[test]
+fn after_a_day_a_message_is_given_up_and_the_agent_is_told() {
+    let mut w = World::new(1);
+    w.platform("telegram").mood = Mood::Down;
+    let id = w.says("telegram-0", "hello", None);
+    w.pass(HOUR * 23);
+    assert_eq!(w.inbound("telegram-0").delivered(&id).unwrap(), None, "still tried after 23 hours");
+    w.pass(HOUR * 10);
+    assert_eq!(w.inbound("telegram-0").delivered(&id).unwrap().unwrap().status, DeliveryStatus::Failed);
+    assert!(w.notes("telegram-0")[0].contains("given up"), "{:?}", w.notes("telegram-0"));
+}
+
+#[test]
+fn a_rate_limit_is_honoured_per_chat() {
+    let mut w = World::new(2);
+    w.platform("telegram").mood = Mood::Limits(Duration::from_secs(30));
+    for n in 0..4 {
+        w.says("telegram-0", &n.to_string(), None);
+    }
+    w.says("telegram-1", "other", None);
+    let texts = |w: &mut World, chat: &str| {
+        let seen = w.platform("telegram").seen.clone();
+        seen.into_iter().filter(|(c, _)| c == chat).map(|(_, text)| text).collect::<Vec<_>>()
+    };
+    assert_eq!((texts(&mut w, "telegram-0"), texts(&mut w, "telegram-1")), (vec!["0".into()], vec!["other".into()]));
+    w.pass(Duration::from_secs(29));
+    assert_eq!(texts(&mut w, "telegram-0"), ["0"]);
+    w.pass(Duration::from_secs(2));
+    assert_eq!(texts(&mut w, "telegram-0"), ["0", "1"]);
+    w.pass(Duration::from_secs(120));
+    assert_eq!(texts(&mut w, "telegram-0"), ["0", "1", "2", "3"]);
+    assert!(w.platform("telegram").asked <= 9, "asked {} times for five messages", w.platform("telegram").asked);
+}
+
+#[test]
+fn what_is_refused_for_good_goes_back_to_the_agent_and_an_answer_also_to_the_owner() {
+    let mut w = World::new(1);
+    w.platform("telegram").mood = Mood::Refuses("the bot was blocked by the user");
+    let unasked = w.says("telegram-0", "by the way", None);
+    w.pass(Duration::from_secs(1));
+    assert_eq!(w.store.pending_host_messages(10).unwrap().len(), 0, "nobody waits for that");
+    let answer = w.says("telegram-0", "yes", Some("m1"));
+    w.pass(HOUR);
+    for id in [unasked, answer] {
+        assert_eq!(w.inbound("telegram-0").delivered(&id).unwrap().unwrap().status, DeliveryStatus::Failed);
+    }
+    let notes = w.notes("telegram-0");
+    assert!(notes.len() == 2 && notes.iter().all(|n| n.contains("the bot was blocked by the user")), "{notes:?}");
+    let rows = w.inbound("telegram-0").unfinished().unwrap();
+    assert!(rows.iter().all(|r| r.trigger == Trigger::Context && r.kind == InKind::Chat), "a note wakes nobody");
+    let told = w.store.pending_host_messages(10).unwrap();
+    assert_eq!(told.len(), 1);
+    assert!(told[0].content.to_string().contains("could not be delivered"), "{:?}", told[0].content);
+    assert_eq!(w.platform("telegram").asked, 2, "nothing is sent twice");
+}
+
+#[test]
+fn what_a_row_says_about_later_is_kept_to() {
+    let mut w = World::new(1);
+    let row = NewMessageOut {
+        id: "later".into(),
+        in_reply_to: None,
+        deliver_after: Some(w.now.wall + HOUR),
+        kind: OutKind::Chat,
+        address: Address::default(),
+        content: r#"{"text":"later"}"#.into(),
+    };
+    let dir = w.home.session("telegram-0", "telegram-0");
+    OutboundDb::open(&dir).unwrap().write(|tx| tx.insert(&row, 0, w.now.wall)).unwrap();
+    w.step(Some(Event::Changed { session_id: "telegram-0".into() }));
+    w.says("telegram-0", "now", None);
+    w.pass(HOUR - Duration::from_secs(1));
+    assert_eq!(w.platform("telegram").seen.len(), 1);
+    w.pass(Duration::from_secs(2));
+    assert_eq!(w.platform("telegram").seen[1].1, "later");
+}
+
+#[test]
+fn a_black_hole_holds_up_no_other_channel() {
+    /// Takes a message and never answers.
+    struct Hole(Receiver<()>);
+    impl Outbound for Hole {
+        fn send(&mut self, _: &OutboundItem) -> Outcome {
+            let _ = self.0.recv();
+            Outcome::Away
+        }
+        fn show_typing(&mut self, _: &Chat, _: Option<&str>) {}
+    }
+    let mut w = World::new(40);
+    let (release, held) = bounded(0);
+    let (_, tasks) = w.platforms.remove("telegram").unwrap();
+    let (answers, _kept) = unbounded();
+    let hole = std::thread::spawn(move || crate::sender::run(Box::new(Hole(held)), &tasks, &answers));
+    for n in 0..40 {
+        w.says(&format!("telegram-{n}"), "into the dark", None);
+        w.says(&format!("slack-{n}"), "into the light", None);
+    }
+    let chats: BTreeSet<String> = w.platform("slack").seen.iter().map(|(chat, _)| chat.clone()).collect();
+    assert_eq!(chats.len(), 40);
+    drop(release);
+    drop(w);
+    hole.join().unwrap();
+}
+
+#[test]
+fn the_sweep_hears_what_a_live_container_has_taken_and_how_long_it_will_be_silent() {
+    let mut w = World::new(1);
+    let session = "telegram-0".to_owned();
+    let dir = w.home.session(&session, &session);
+    let message = NewMessageIn::chat("m1".into(), w.now.wall, Address::default(), "{}".into());
+    w.inbound(&session).write(|tx| tx.insert(&message).map(drop)).unwrap();
+    let mut out = OutboundDb::open(&dir).unwrap();
+    let wall = w.now.wall;
+    let until = (wall + HOUR).round(jiff::Unit::Second).unwrap();
+    let heard = |w: &mut World| -> Vec<(Vec<String>, Option<Timestamp>)> {
+        w.step(Some(Event::Changed { session_id: "telegram-0".into() }));
+        let progress = |e| match e {
+            sweep::Event::Progress { claims, silent_until, .. } => Some((claims, silent_until)),
+            _ => None,
+        };
+        w.sweep.try_iter().filter_map(progress).collect()
+    };
+    w.step(Some(Event::Live { session_id: session.clone() }));
+    assert_eq!(heard(&mut w), [(vec![], None)]);
+    out.write(|tx| tx.acknowledge(["m1"], nanoclaw_session::row::AckStatus::Processing, wall)).unwrap();
+    assert_eq!(heard(&mut w), [(vec!["m1".to_owned()], None)]);
+    assert_eq!(heard(&mut w), [], "said once");
+    let state = nanoclaw_session::row::ContainerState { silent_until: Some(until), ..Default::default() };
+    out.write(|tx| tx.set_container_state(&state, wall)).unwrap();
+    assert_eq!(heard(&mut w), [(vec!["m1".to_owned()], Some(until))]);
+    w.step(Some(Event::Live { session_id: session }));
+    assert_eq!(w.sweep.try_iter().count(), 1, "said again to a sweep that asks anew");
+}
+
+#[test]
+fn typing_is_shown_from_the_wake_to_the_end_and_is_never_in_the_way() {
+    let mut w = World::new(1);
+    w.step(Some(Event::Woken { session_id: "telegram-0".into() }));
+    w.pass(Duration::from_secs(9));
+    assert_eq!(w.platform("telegram").typing.len(), 3);
+    w.step(Some(Event::Gone { session_id: "telegram-0".into() }));
+    w.pass(HOUR);
+    assert_eq!(w.platform("telegram").typing.len(), 3);
+}
