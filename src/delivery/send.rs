@@ -43,10 +43,9 @@ impl Actor {
     /// A session has something to answer: its chat may see that.
     pub(super) fn woken(&mut self, session_id: &str) {
         let Some(session) = self.books(session_id).map(|books| books.session.clone()) else { return };
-        match crate::destinations::own_chat(&self.parts.store, &session) {
-            Ok(Some(chat)) => self.typing.woken(session_id, chat, session.thread_id, self.now.instant),
-            // Only its looks suffer.
-            Ok(None) | Err(_) => {}
+        // Should the store not answer, only its looks suffer.
+        if let Ok(Some(chat)) = crate::destinations::own_chat(&self.parts.store, &session) {
+            self.typing.woken(session_id, chat, session.thread_id, self.now.instant);
         }
     }
 
