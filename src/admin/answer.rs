@@ -44,18 +44,13 @@ impl Answer {
         Answer::One { columns: T::COLUMNS.to_vec(), row: row.to_json() }
     }
 
-    /// A list with a column that is no column of the table, a value for each row.
-    pub fn with(self, column: &'static str, values: Vec<Value>) -> Answer {
-        match self {
-            Answer::List { noun, mut columns, mut rows } => {
-                columns.push(column);
-                for (row, value) in rows.iter_mut().zip(values) {
-                    row[column] = value;
-                }
-                Answer::List { noun, columns, rows }
-            }
-            other => other,
+    /// A list with a column that is no column of the table.
+    pub fn with(mut self, column: &'static str, value: impl Fn(&Value) -> Value) -> Answer {
+        if let Answer::List { columns, rows, .. } = &mut self {
+            columns.push(column);
+            rows.iter_mut().for_each(|row| row[column] = value(row));
         }
+        self
     }
 
     pub fn into_json(self) -> Value {

@@ -1,24 +1,18 @@
 //! `nanoclaw chats`: one chat on one platform each, whether an agent hears it or not.
 
-use anyhow::{Result, ensure};
+use anyhow::{Result, bail, ensure};
 use clap::{Args, Subcommand};
 use serde_json::json;
 
-use super::delete::{Delete, Extent};
-use super::{Admin, Answer, Verbs, note, optional, words};
+use super::{Admin, Answer, Entity, note, optional, words};
 use crate::id::new_id;
-use crate::store::{MessagingGroup, UnknownSenderPolicy};
+use crate::store::{Dependent, MessagingGroup, Session, Store, UnknownSenderPolicy};
 
 /// Platforms whose ids begin with their own name.
 const PREFIXED: &[&str] = &["telegram", "matrix", "discord", "slack"];
 
-#[derive(Debug, Subcommand, Default)]
+#[derive(Debug, Subcommand)]
 pub enum Verb {
-    /// List all, with the agents that hear them
-    #[default]
-    List,
-    /// Show one
-    Get { id: String },
     /// Add one that has not been heard of yet
     Create {
         /// Its platform, such as telegram
@@ -39,8 +33,6 @@ pub enum Verb {
         #[arg(long, value_name = "BOOL")]
         denied: Option<bool>,
     },
-    /// Delete one, and with --cascade its wirings, sessions and destinations
-    Delete(Delete),
 }
 
 #[derive(Debug, Args, PartialEq, Default)]
@@ -66,23 +58,32 @@ impl Flags {
     }
 }
 
-impl Verbs for Verb {
-    fn run(self, admin: &Admin<'_>) -> Result<Answer> {
+impl Entity for MessagingGroup {
+    type Verb = Verb;
+
+    fn all(store: &Store) -> Result<Vec<MessagingGroup>> {
+        Ok(store.messaging_groups()?)
+    }
+
+    /// With the agents that hear each.
+    fn list(store: &Store) -> Result<Answer> {
+        let wirings = store.wirings()?;
+        Ok(Answer::list(&Self::all(store)?).with("agents", |chat| {
+            let of_chat = wirings.iter().filter(|wiring| chat["id"] == wiring.messaging_group_id);
+            json!(of_chat.map(|wiring| wiring.agent_group_id.as_str()).collect::<Vec<_>>())
+        }))
+    }
+
+    fn run(verb: Verb, admin: &Admin<'_>) -> Result<Answer> {
         let store = &admin.store;
-        match self {
-            Verb::List => {
-                let (chats, wirings) = (store.messaging_groups()?, store.wirings()?);
-                let agents = |chat: &MessagingGroup| {
-                    let of_chat = wirings.iter().filter(|wiring| wiring.messaging_group_id == chat.id);
-                    json!(of_chat.map(|wiring| wiring.agent_group_id.as_str()).collect::<Vec<_>>())
-                };
-                Ok(Answer::list(&chats).with("agents", chats.iter().map(agents).collect()))
-            }
-            Verb::Get { id } => Ok(Answer::one(&admin.chat(&id)?)),
+        match verb {
             Verb::Create { channel, platform_id, flags } => {
                 ensure!(!channel.is_empty() && !platform_id.is_empty(), "--channel and --platform-id may not be empty");
                 if PREFIXED.contains(&channel.as_str()) && !platform_id.starts_with(&format!("{channel}:")) {
                     note(&format!("ids of {channel} are `{channel}:<native id>`; is `{platform_id}` what you mean?"));
+                }
+                if let Some(there) = store.find_messaging_group(&channel, &platform_id)? {
+                    bail!("chat `{platform_id}` on {channel} is there already: `{}`", there.id);
                 }
                 let mut chat = MessagingGroup {
                     id: new_id("chat"),
@@ -95,42 +96,32 @@ impl Verbs for Verb {
                     created_at: admin.now,
                 };
                 flags.apply(&mut chat);
-                if let Some(there) = store.find_messaging_group(&chat.channel_type, &chat.platform_id)? {
-                    anyhow::bail!(
-                        "chat `{}` on {} is there already: `{}`",
-                        chat.platform_id,
-                        chat.channel_type,
-                        there.id
-                    );
-                }
                 store.create_messaging_group(&chat)?;
                 Ok(Answer::one(&chat))
             }
-            Verb::Update { id, flags, denied } => {
-                ensure!(flags != Flags::default() || denied.is_some(), "nothing to change: give a flag, see --help");
-                let chat = admin.change(|| {
-                    let mut chat = admin.chat(&id)?;
-                    flags.apply(&mut chat);
-                    if let Some(denied) = denied {
-                        chat.denied_at = denied.then_some(chat.denied_at.unwrap_or(admin.now));
-                    }
-                    store.update_messaging_group(&chat)?;
-                    Ok(chat)
-                })?;
-                Ok(Answer::one(&chat))
-            }
-            Verb::Delete(args) => {
-                let chat = admin.chat(&args.id)?;
-                let mut sessions = store.sessions()?;
-                sessions.retain(|session| session.messaging_group_id.as_ref() == Some(&chat.id));
-                let extent =
-                    Extent { dependents: store.dependents_of_chat(&chat.id)?, kept: admin.folders_of(&sessions) };
-                args.run(&chat, extent, || {
-                    admin.delete_with_containers(&sessions, || {
-                        Ok(store.delete_messaging_group_cascade(&chat.id).map(drop)?)
-                    })
-                })
-            }
+            Verb::Update { id, flags, denied } => admin.update(&id, (flags, denied), |chat, (flags, denied)| {
+                flags.apply(chat);
+                if let Some(denied) = denied {
+                    chat.denied_at = denied.then_some(chat.denied_at.unwrap_or(admin.now));
+                }
+                Ok(store.update_messaging_group(chat)?)
+            }),
         }
+    }
+
+    fn names(&self) -> Vec<&str> {
+        [Some(self.platform_id.as_str()), self.name.as_deref()].into_iter().flatten().collect()
+    }
+
+    fn dependents(&self, store: &Store) -> Result<Vec<Dependent>> {
+        Ok(store.dependents_of_chat(&self.id)?)
+    }
+
+    fn takes_along(&self, session: &Session) -> bool {
+        session.messaging_group_id.as_ref() == Some(&self.id)
+    }
+
+    fn delete(&self, store: &Store) -> Result<()> {
+        Ok(store.delete_messaging_group_cascade(&self.id).map(drop)?)
     }
 }

@@ -3,9 +3,8 @@
 use anyhow::{Context, Result, ensure};
 use clap::{Args, Subcommand};
 
-use super::delete::{DryRun, Extent};
-use super::{Admin, Answer, Verbs};
-use crate::store::Target;
+use super::{Admin, Answer, DryRun, Verbs};
+use crate::store::{AgentGroup, MessagingGroup, Target};
 
 #[derive(Debug, Subcommand, Default)]
 pub enum Verb {
@@ -55,9 +54,9 @@ impl Verbs for Verb {
         match self {
             Verb::List => Ok(Answer::list(&store.destinations()?)),
             Verb::Add { name, to } => {
-                let group = admin.group(&name.group)?;
-                let chat = to.chat.map(|word| admin.chat(&word)).transpose()?;
-                let agent = to.to_group.map(|word| admin.group(&word)).transpose()?;
+                let group = admin.find::<AgentGroup>(&name.group)?;
+                let chat = to.chat.map(|word| admin.find::<MessagingGroup>(&word)).transpose()?;
+                let agent = to.to_group.map(|word| admin.find::<AgentGroup>(&word)).transpose()?;
                 let target = match (&chat, &agent) {
                     (Some(chat), _) => Target::Channel(&chat.id),
                     (None, Some(agent)) => Target::Agent(&agent.id),
@@ -72,14 +71,14 @@ impl Verbs for Verb {
                 Ok(Answer::one(&granted))
             }
             Verb::Remove { name, dry_run } => {
-                let group = admin.group(&name.group)?;
+                let group = admin.find::<AgentGroup>(&name.group)?;
                 let there = store.find_destination(&group.id, &name.name)?.with_context(|| {
                     let known = store.destinations_of(&group.id).unwrap_or_default();
                     let known: Vec<_> = known.into_iter().map(|row| row.local_name).collect();
                     let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
                     format!("`{}` has no destination `{}`; it has: {known}", group.folder, name.name)
                 })?;
-                dry_run.run(&there, Extent::default(), || {
+                dry_run.remove(&there, || {
                     admin.change(|| Ok(store.revoke_destination(&group.id, &there.local_name).map(drop)?))
                 })
             }

@@ -3,9 +3,8 @@
 use anyhow::{Context, Result};
 use clap::{Args, Subcommand};
 
-use super::delete::{DryRun, Extent};
-use super::{Admin, Answer, Verbs};
-use crate::store::Member;
+use super::{Admin, Answer, DryRun, Verbs};
+use crate::store::{AgentGroup, Member, User};
 
 #[derive(Debug, Subcommand, Default)]
 pub enum Verb {
@@ -43,7 +42,7 @@ impl Verbs for Verb {
         match self {
             Verb::List => Ok(Answer::list(&store.members()?)),
             Verb::Add(who) => {
-                let group = admin.group(&who.group)?;
+                let group = admin.find::<AgentGroup>(&who.group)?;
                 let member = Member {
                     user_id: admin.user_or_new(&who.user)?.id,
                     agent_group_id: group.id,
@@ -54,10 +53,9 @@ impl Verbs for Verb {
                 Ok(Answer::one(&find(&member.user_id, &member.agent_group_id)?))
             }
             Verb::Remove { who, dry_run } => {
-                let member = find(&admin.user(&who.user)?.id, &admin.group(&who.group)?.id)?;
-                dry_run.run(&member, Extent::default(), || {
-                    Ok(store.remove_member(&member.user_id, &member.agent_group_id).map(drop)?)
-                })
+                let member = find(&admin.find::<User>(&who.user)?.id, &admin.find::<AgentGroup>(&who.group)?.id)?;
+                dry_run
+                    .remove(&member, || Ok(store.remove_member(&member.user_id, &member.agent_group_id).map(drop)?))
             }
         }
     }

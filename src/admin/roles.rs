@@ -5,10 +5,9 @@ use clap::{Args, Subcommand};
 use nanoclaw_session::time::format_utc;
 use serde_json::json;
 
-use super::delete::{DryRun, Extent};
-use super::{Admin, Answer, Verbs, words};
+use super::{Admin, Answer, DryRun, Verbs, words};
 use crate::router::pairing;
-use crate::store::{PAIRING_VALID_MINUTES, Role, RoleGrant, Store};
+use crate::store::{AgentGroup, PAIRING_VALID_MINUTES, Role, RoleGrant, Store, User};
 
 #[derive(Debug, Subcommand, Default)]
 pub enum Verb {
@@ -46,7 +45,7 @@ pub struct Grant {
 impl Grant {
     fn agent_group_id(&self, admin: &Admin<'_>) -> Result<Option<String>> {
         ensure!(self.group.is_none() || self.role == Role::Admin, "an owner is global: leave --group out");
-        self.group.as_deref().map(|word| Ok(admin.group(word)?.id)).transpose()
+        self.group.as_deref().map(|word| Ok(admin.find::<AgentGroup>(word)?.id)).transpose()
     }
 }
 
@@ -78,8 +77,8 @@ impl Verbs for Verb {
             }
             Verb::Revoke { grant, dry_run } => {
                 let agent_group_id = grant.agent_group_id(admin)?;
-                let role = find(store, &admin.user(&grant.user)?.id, grant.role, agent_group_id.as_deref())?;
-                dry_run.run(&role, Extent::default(), || {
+                let role = find(store, &admin.find::<User>(&grant.user)?.id, grant.role, agent_group_id.as_deref())?;
+                dry_run.remove(&role, || {
                     store.transaction(|| {
                         if role.role == Role::Owner {
                             keep_an_owner(store, &role.user_id)?;

@@ -7,7 +7,7 @@ use serde::de::DeserializeOwned;
 use crate::admin::sessions::checked_provider;
 use crate::admin::{Admin, Answer, note, optional, words};
 use crate::config::parse_memory;
-use crate::store::{CliScope, ContainerConfig, NetworkMode, Skills};
+use crate::store::{AgentGroup, CliScope, ContainerConfig, NetworkMode, Skills};
 
 #[derive(Debug, Subcommand)]
 pub enum Verb {
@@ -72,10 +72,10 @@ pub struct Flags {
 impl Verb {
     pub(in crate::admin) fn run(self, admin: &Admin<'_>) -> Result<Answer> {
         match self {
-            Verb::Get { id } => Ok(Answer::one(&admin.store.container_config(&admin.group(&id)?.id)?)),
+            Verb::Get { id } => Ok(Answer::one(&admin.store.container_config(&admin.find::<AgentGroup>(&id)?.id)?)),
             Verb::Set { id, flags } => {
                 ensure!(*flags != Flags::default(), "nothing to change: give a flag, see --help");
-                let group = admin.group(&id)?;
+                let group: AgentGroup = admin.find(&id)?;
                 let config = admin.store.transaction(|| -> Result<ContainerConfig> {
                     let mut config = admin.store.container_config(&group.id)?;
                     flags.apply(&mut config)?;
