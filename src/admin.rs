@@ -119,18 +119,13 @@ impl Admin<'_> {
 
     /// The user meant; a full id that nobody has yet is recorded, for who has not written yet.
     fn user_or_new(&self, word: &str) -> Result<User> {
-        match (self.find::<User>(word), word.split_once(':')) {
-            (Ok(user), _) => Ok(user),
-            (Err(_), Some((kind, _))) => {
-                let user =
-                    User { id: word.to_owned(), kind: kind.to_owned(), display_name: None, created_at: self.now };
-                if let Ensured::Created(user) = self.store.ensure_user(&user)? {
-                    note(&format!("{} has not written yet; recorded", user.id));
-                }
-                Ok(user)
-            }
-            (Err(e), None) => Err(e),
+        let Some((kind, _)) = word.split_once(':') else { return self.find(word) };
+        let user = User { id: word.to_owned(), kind: kind.to_owned(), display_name: None, created_at: self.now };
+        let user = self.store.ensure_user(&user)?;
+        if matches!(user, Ensured::Created(_)) {
+            note(&format!("{word} has not written yet; recorded"));
         }
+        Ok(user.into_inner())
     }
 
     /// In whose name this is done, where the terminal's user is known.
@@ -190,4 +185,9 @@ where
 /// What an optional column becomes: empty text clears it.
 fn optional(text: String) -> Option<String> {
     Some(text).filter(|text| !text.is_empty())
+}
+
+/// For an error: what there is.
+fn listed(items: &[String]) -> String {
+    if items.is_empty() { "none".to_owned() } else { items.join(", ") }
 }

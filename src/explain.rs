@@ -59,24 +59,13 @@ impl Finding {
     }
 }
 
-/// What the machine allows, for the reasons why a container waits.
-#[derive(Debug, Clone, Copy)]
-pub struct Limits {
-    /// Containers at once.
-    pub max_containers: usize,
-    /// bytes
-    pub memory_available: Option<u64>,
-    /// What a container may take, where that can be read. bytes
-    pub container_memory: Option<u64>,
-}
-
 /// All that is known about a message that came, by its platform's id or the id of its row. Empty:
-/// it left no trace.
+/// it left no trace. `max_containers` is how many may run at once.
 ///
 /// # Errors
 /// The store's, or a session's file cannot be read.
-pub fn past(store: &Store, home: &Home, limits: Limits, id: &str, now: Timestamp) -> Result<Vec<Finding>> {
-    let mut past = Past { store, home, limits, now, findings: Vec::new() };
+pub fn past(store: &Store, home: &Home, max_containers: usize, id: &str, now: Timestamp) -> Result<Vec<Finding>> {
+    let mut past = Past { store, home, max_containers, now, findings: Vec::new() };
     for decision in store.decisions_about(id)? {
         let known = || Why::parse(&decision.reason).map(|why| why.sentence().to_owned());
         let detail = decision.detail.clone().or_else(known).unwrap_or_default();
@@ -123,7 +112,7 @@ fn rows_of(inbound: &InboundDb, id: &str, agent_group_id: &str) -> Result<Vec<Me
 struct Past<'a> {
     store: &'a Store,
     home: &'a Home,
-    limits: Limits,
+    max_containers: usize,
     now: Timestamp,
     findings: Vec<Finding>,
 }
@@ -180,19 +169,12 @@ impl Past<'_> {
             return Ok(("working", "its container runs, and has it or takes it next".into()));
         }
         let running = self.store.open_container_runs()?.len();
-        if running >= self.limits.max_containers {
-            let allowed = self.limits.max_containers;
+        let allowed = self.max_containers;
+        if running >= allowed {
             let detail = format!(
                 "it waits for a place: {running} containers run, and {allowed} may (MAX_CONCURRENT_CONTAINERS)"
             );
             return Ok(("container_waiting", detail));
-        }
-        if let (Some(left), Some(wanted)) = (self.limits.memory_available, self.limits.container_memory) {
-            if left < wanted {
-                let detail =
-                    format!("it waits for memory: {} MiB are free, a container may take {}", left >> 20, wanted >> 20);
-                return Ok(("container_waiting", detail));
-            }
         }
         Ok(("starting", "its container is about to start".into()))
     }

@@ -20,6 +20,8 @@ pub trait Entity: Row {
     type Verb: Subcommand;
     /// Whether its dependents are deleted only when that is asked for.
     const NEEDS_CASCADE: bool = true;
+    /// Whether the start of its id will do, because nobody types such an id.
+    const ABBREVIATED: bool = false;
 
     fn all(store: &Store) -> Result<Vec<Self>>;
     fn run(verb: Self::Verb, admin: &Admin<'_>) -> Result<Answer>;
@@ -172,7 +174,7 @@ impl Admin<'_> {
 }
 
 /// The row with the id `word`, else the only one with that name (the first kind of name that fits
-/// any row decides), else the only one whose id begins so.
+/// any row decides), else, where ids are abbreviated, the only one whose id begins so.
 pub fn find<E: Entity>(store: &Store, word: &str) -> Result<E> {
     let mut rows = E::all(store)?;
     let matching = |fits: &dyn Fn(&E) -> bool| -> Option<Vec<usize>> {
@@ -182,7 +184,7 @@ pub fn find<E: Entity>(store: &Store, word: &str) -> Result<E> {
     let kinds = rows.iter().map(|row| row.names().len()).max().unwrap_or(0);
     let found = matching(&|row| row.name() == word)
         .or_else(|| (0..kinds).find_map(|kind| matching(&|row| row.names().get(kind) == Some(&word))))
-        .or_else(|| matching(&|row| !word.is_empty() && row.name().starts_with(word)))
+        .or_else(|| matching(&|row| E::ABBREVIATED && !word.is_empty() && row.name().starts_with(word)))
         .unwrap_or_default();
     let described = |row: &E| match row.names().first() {
         Some(name) if *name != row.name() => format!("{} ({name})", row.name()),

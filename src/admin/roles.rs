@@ -5,7 +5,7 @@ use clap::{Args, Subcommand};
 use nanoclaw_session::time::format_utc;
 use serde_json::json;
 
-use super::{Admin, Answer, DryRun, Verbs, words};
+use super::{Admin, Answer, DryRun, Verbs, listed, words};
 use crate::router::pairing;
 use crate::store::{AgentGroup, PAIRING_VALID_MINUTES, Role, RoleGrant, Store, User};
 
@@ -93,18 +93,12 @@ impl Verbs for Verb {
 
 fn find(store: &Store, user_id: &str, role: Role, agent_group_id: Option<&str>) -> Result<RoleGrant> {
     let roles = store.roles_of_user(user_id)?;
-    let has: Vec<String> = roles
-        .iter()
-        .map(|grant| match &grant.agent_group_id {
-            Some(group) => format!("{} of {group}", grant.role),
-            None => format!("{} of all", grant.role),
-        })
-        .collect();
-    let has = if has.is_empty() { "none".to_owned() } else { has.join(", ") };
+    let over = |group: Option<&str>| group.unwrap_or("all").to_owned();
+    let has: Vec<_> = roles.iter().map(|g| format!("{} of {}", g.role, over(g.agent_group_id.as_deref()))).collect();
     roles
         .into_iter()
         .find(|grant| grant.role == role && grant.agent_group_id.as_deref() == agent_group_id)
-        .with_context(|| format!("`{user_id}` is no {role} of {}; roles: {has}", agent_group_id.unwrap_or("all")))
+        .with_context(|| format!("`{user_id}` is no {role} of {}; roles: {}", over(agent_group_id), listed(&has)))
 }
 
 /// Errors when nobody but this user is an owner: an install without one obeys nobody.

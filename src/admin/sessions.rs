@@ -23,6 +23,7 @@ pub enum Verb {
 
 impl Entity for Session {
     type Verb = Verb;
+    const ABBREVIATED: bool = true;
 
     fn all(store: &Store) -> Result<Vec<Session>> {
         Ok(store.sessions()?)

@@ -86,6 +86,7 @@ impl Flags {
 
 impl Entity for Wiring {
     type Verb = Verb;
+    const ABBREVIATED: bool = true;
     /// The permission to write to the chat came with the wiring and goes with it.
     const NEEDS_CASCADE: bool = false;
 
