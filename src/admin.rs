@@ -35,10 +35,12 @@ use crate::channel::cli::LOCAL_USER;
 use crate::config::Settings;
 use crate::container::docker::Docker;
 use crate::home::Home;
-use crate::store::{AgentGroup, ContainerRun, DroppedSender, Ensured, MessagingGroup, Session, Store, User, Wiring};
+use crate::store::{
+    AgentGroup, ContainerRun, DroppedSender, Ensured, MessagingGroup, Row, Session, Store, User, Wiring,
+};
 use answer::Answer;
 pub use entity::find;
-use entity::{DryRun, Entity, Verb};
+use entity::{Column, DryRun, Entity, Kind, Verb};
 
 /// What can be administered.
 #[derive(Debug, Subcommand)]
@@ -106,15 +108,25 @@ pub struct Admin<'a> {
 
 impl Admin<'_> {
     fn answer<V: Verbs>(&self, resource: Resource<V>, out: &mut dyn Write) -> Result<()> {
-        let answer = resource.verb.unwrap_or_default().run(self)?;
-        if resource.json {
-            writeln!(out, "{}", serde_json::to_string_pretty(&answer.into_json())?)?;
-        } else {
-            let chats = self.store.messaging_groups()?;
-            let labels = chats.into_iter().map(|chat| (chat.id, chat.platform_id)).collect();
-            answer.write_text(&labels, out)?;
+        let Answer { text, json } = resource.verb.unwrap_or_default().run(self)?;
+        let text = if resource.json { serde_json::to_string_pretty(&json)? } else { text };
+        Ok(writeln!(out, "{text}")?)
+    }
+
+    /// Rows as a table, with a further `column` where there is one.
+    fn list<T: Row>(&self, rows: Vec<T>, column: Option<Column<T>>) -> Result<Answer> {
+        let columns: Vec<_> = T::COLUMNS.iter().copied().chain(column.map(|(name, _)| name)).collect();
+        let mut values = Vec::new();
+        for row in rows {
+            let mut value = row.to_json();
+            if let Some((name, of)) = column {
+                value[name] = of(&self.store, &row)?;
+            }
+            values.push(value);
         }
-        Ok(())
+        let chats = self.store.messaging_groups()?;
+        let labels = chats.into_iter().map(|chat| (chat.id, chat.platform_id)).collect();
+        Ok(Answer::list(T::NOUN, &columns, values, &labels))
     }
 
     /// The user meant; a full id that nobody has yet is recorded, for who has not written yet.

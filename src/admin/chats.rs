@@ -1,12 +1,13 @@
 //! `nanoclaw chats`: one chat on one platform each, whether an agent hears it or not.
 
+use std::iter;
+
 use anyhow::{Result, bail, ensure};
 use clap::{Args, Subcommand};
-use serde_json::json;
 
-use super::{Admin, Answer, Entity, note, optional, words};
+use super::{Admin, Answer, Entity, Kind, note, optional, words};
 use crate::id::new_id;
-use crate::store::{Dependent, MessagingGroup, Session, Store, UnknownSenderPolicy};
+use crate::store::{MessagingGroup, Store, UnknownSenderPolicy};
 
 /// Platforms whose ids begin with their own name.
 const PREFIXED: &[&str] = &["telegram", "matrix", "discord", "slack"];
@@ -60,19 +61,17 @@ impl Flags {
 
 impl Entity for MessagingGroup {
     type Verb = Verb;
-
-    fn all(store: &Store) -> Result<Vec<MessagingGroup>> {
-        Ok(store.messaging_groups()?)
-    }
-
-    /// With the agents that hear each.
-    fn list(store: &Store) -> Result<Answer> {
-        let wirings = store.wirings()?;
-        Ok(Answer::list(&Self::all(store)?).with("agents", |chat| {
-            let of_chat = wirings.iter().filter(|wiring| chat["id"] == wiring.messaging_group_id);
-            json!(of_chat.map(|wiring| wiring.agent_group_id.as_str()).collect::<Vec<_>>())
-        }))
-    }
+    const KIND: Kind<MessagingGroup> = Kind {
+        names: |chat| iter::once(&chat.platform_id).chain(&chat.name).map(String::as_str).collect(),
+        dependents: |store, chat| store.dependents_of_chat(&chat.id),
+        takes_along: |chat, session| session.messaging_group_id.as_ref() == Some(&chat.id),
+        column: Some(("agents", |store, chat| {
+            Ok(store.wirings_of_chat(&chat.id)?.into_iter().map(|wiring| wiring.agent_group_id).collect())
+        })),
+        ..Kind::new(Store::messaging_groups, |store, chat| {
+            Ok(store.delete_messaging_group_cascade(&chat.id).map(drop)?)
+        })
+    };
 
     fn run(verb: Verb, admin: &Admin<'_>) -> Result<Answer> {
         let store = &admin.store;
@@ -107,21 +106,5 @@ impl Entity for MessagingGroup {
                 Ok(store.update_messaging_group(chat)?)
             }),
         }
-    }
-
-    fn names(&self) -> Vec<&str> {
-        [Some(self.platform_id.as_str()), self.name.as_deref()].into_iter().flatten().collect()
-    }
-
-    fn dependents(&self, store: &Store) -> Result<Vec<Dependent>> {
-        Ok(store.dependents_of_chat(&self.id)?)
-    }
-
-    fn takes_along(&self, session: &Session) -> bool {
-        session.messaging_group_id.as_ref() == Some(&self.id)
-    }
-
-    fn delete(&self, store: &Store) -> Result<()> {
-        Ok(store.delete_messaging_group_cascade(&self.id).map(drop)?)
     }
 }

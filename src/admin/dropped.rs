@@ -4,25 +4,20 @@ use std::convert::Infallible;
 
 use anyhow::Result;
 
-use super::{Admin, Answer, Entity};
-use crate::store::{DroppedSender, MAX_DROPPED_CHATS, Store};
+use super::{Admin, Answer, Entity, Kind};
+use crate::store::{DroppedSender, MAX_DROPPED_CHATS};
 
 impl Entity for DroppedSender {
     type Verb = Infallible;
-
-    fn all(store: &Store) -> Result<Vec<DroppedSender>> {
-        Ok(store.dropped_senders(u32::try_from(MAX_DROPPED_CHATS)?)?)
-    }
+    const KIND: Kind<DroppedSender> = Kind {
+        names: |dropped| vec![&dropped.platform_id],
+        ..Kind::new(
+            |store| store.dropped_senders(MAX_DROPPED_CHATS as u32),
+            |store, dropped| Ok(store.forget_dropped(&dropped.channel_type, &dropped.platform_id)?),
+        )
+    };
 
     fn run(verb: Infallible, _admin: &Admin<'_>) -> Result<Answer> {
         match verb {}
-    }
-
-    fn names(&self) -> Vec<&str> {
-        vec![&self.platform_id]
-    }
-
-    fn delete(&self, store: &Store) -> Result<()> {
-        Ok(store.forget_dropped(&self.channel_type, &self.platform_id)?)
     }
 }

@@ -5,11 +5,11 @@ use std::path::PathBuf;
 
 use anyhow::{Result, bail, ensure};
 use clap::{Args, Subcommand};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{Admin, Answer, Verbs, note};
 use crate::home::Home;
-use crate::store::{Dependent, Row, Session, Store};
+use crate::store::{self, Dependent, Row, Session, Store};
 
 /// How many rows an error lists.
 const MAX_LISTED: usize = 20;
@@ -18,37 +18,48 @@ const MAX_LISTED: usize = 20;
 pub trait Entity: Row {
     /// What else can be done with it.
     type Verb: Subcommand;
-    /// Whether its dependents are deleted only when that is asked for.
-    const NEEDS_CASCADE: bool = true;
-    /// Whether the start of its id will do, because nobody types such an id.
-    const ABBREVIATED: bool = false;
+    const KIND: Kind<Self>;
 
-    fn all(store: &Store) -> Result<Vec<Self>>;
     fn run(verb: Self::Verb, admin: &Admin<'_>) -> Result<Answer>;
-    /// Deletes it with its dependents.
-    fn delete(&self, store: &Store) -> Result<()>;
+}
 
-    fn list(store: &Store) -> Result<Answer> {
-        Ok(Answer::list(&Self::all(store)?))
-    }
-
+/// What the common verbs must know of a kind of row.
+pub struct Kind<E> {
+    pub all: fn(&Store) -> store::Result<Vec<E>>,
+    /// Deletes a row with its dependents.
+    pub delete: fn(&Store, &E) -> Result<()>,
     /// What it is called besides its id: a kind of name at each place, the most telling first.
-    fn names(&self) -> Vec<&str> {
-        Vec::new()
-    }
-
-    fn dependents(&self, _store: &Store) -> Result<Vec<Dependent>> {
-        Ok(Vec::new())
-    }
-
+    pub names: fn(&E) -> Vec<&str>,
+    /// Whether the start of its id will do, because nobody types such an id.
+    pub abbreviated: bool,
+    pub dependents: fn(&Store, &E) -> store::Result<Vec<Dependent>>,
+    /// Whether its dependents are deleted only when that is asked for.
+    pub needs_cascade: bool,
     /// Whether a session is deleted with it.
-    fn takes_along(&self, _session: &Session) -> bool {
-        false
-    }
-
+    pub takes_along: fn(&E, &Session) -> bool,
     /// Its own folder, which a deletion leaves.
-    fn folder(&self, _home: &Home) -> Option<PathBuf> {
-        None
+    pub folder: fn(&Home, &E) -> Option<PathBuf>,
+    /// What a list shows besides the columns.
+    pub column: Option<Column<E>>,
+}
+
+/// Its name, and what it says of a row.
+pub type Column<E> = (&'static str, fn(&Store, &E) -> store::Result<Value>);
+
+impl<E> Kind<E> {
+    /// A kind with no other names, no dependents and no folder.
+    pub const fn new(all: fn(&Store) -> store::Result<Vec<E>>, delete: fn(&Store, &E) -> Result<()>) -> Kind<E> {
+        Kind {
+            all,
+            delete,
+            names: |_| Vec::new(),
+            abbreviated: false,
+            dependents: |_, _| Ok(Vec::new()),
+            needs_cascade: true,
+            takes_along: |_, _| false,
+            folder: |_, _| None,
+            column: None,
+        }
     }
 }
 
@@ -87,7 +98,7 @@ pub struct DryRun {
 impl<E: Entity> Verbs for Verb<E> {
     fn run(self, admin: &Admin<'_>) -> Result<Answer> {
         match self {
-            Verb::List => E::list(&admin.store),
+            Verb::List => admin.list((E::KIND.all)(&admin.store)?, E::KIND.column),
             Verb::Get { id } => Ok(Answer::one(&admin.find::<E>(&id)?)),
             Verb::Own(verb) => E::run(verb, admin),
             Verb::Delete(args) => args.run::<E>(admin),
@@ -98,19 +109,19 @@ impl<E: Entity> Verbs for Verb<E> {
 impl Delete {
     fn run<E: Entity>(&self, admin: &Admin<'_>) -> Result<Answer> {
         let row = admin.find::<E>(&self.id)?;
-        let dependents = row.dependents(&admin.store)?;
-        if E::NEEDS_CASCADE && !self.cascade && !dependents.is_empty() {
+        let dependents = (E::KIND.dependents)(&admin.store, &row)?;
+        if E::KIND.needs_cascade && !self.cascade && !dependents.is_empty() {
             let by = joined(&dependents);
             bail!("{} `{}` is in use by {by}; --cascade deletes them too", E::NOUN, row.name());
         }
         let mut sessions = admin.store.sessions()?;
-        sessions.retain(|session| row.takes_along(session));
+        sessions.retain(|session| (E::KIND.takes_along)(&row, session));
         let folder = |session: &Session| admin.home.session(&session.agent_group_id, &session.id).root().to_owned();
-        let folders = sessions.iter().map(folder).chain(row.folder(admin.home));
+        let folders = sessions.iter().map(folder).chain((E::KIND.folder)(admin.home, &row));
         let kept = folders.filter(|path| path.exists()).map(|path| path.display().to_string()).collect();
         self.dry_run.delete(&row, dependents, kept, || {
             let runs = admin.containers_of(&sessions)?;
-            admin.change(|| row.delete(&admin.store))?;
+            admin.change(|| (E::KIND.delete)(&admin.store, &row))?;
             // The rows are gone: what is not stopped now is an orphan, which the next start removes.
             if let Err(e) = admin.stop(&runs) {
                 note(&format!("a container still runs, until the daemon starts again: {e:#}"));
@@ -147,7 +158,7 @@ impl DryRun {
         }
         let dependents: Vec<_> = dependents.iter().map(|d| json!({ "noun": d.noun, "count": d.count })).collect();
         let json = json!({ "deleted": !self.dry_run, "row": row.to_json(), "dependents": dependents, "kept": kept });
-        Ok(Answer::Done { text, json })
+        Ok(Answer { text, json })
     }
 }
 
@@ -176,17 +187,17 @@ impl Admin<'_> {
 /// The row with the id `word`, else the only one with that name (the first kind of name that fits
 /// any row decides), else, where ids are abbreviated, the only one whose id begins so.
 pub fn find<E: Entity>(store: &Store, word: &str) -> Result<E> {
-    let mut rows = E::all(store)?;
+    let mut rows = (E::KIND.all)(store)?;
     let matching = |fits: &dyn Fn(&E) -> bool| -> Option<Vec<usize>> {
         let found: Vec<_> = (0..rows.len()).filter(|n| fits(&rows[*n])).collect();
         (!found.is_empty()).then_some(found)
     };
-    let kinds = rows.iter().map(|row| row.names().len()).max().unwrap_or(0);
+    let kinds = rows.iter().map(|row| (E::KIND.names)(row).len()).max().unwrap_or(0);
     let found = matching(&|row| row.name() == word)
-        .or_else(|| (0..kinds).find_map(|kind| matching(&|row| row.names().get(kind) == Some(&word))))
-        .or_else(|| matching(&|row| E::ABBREVIATED && !word.is_empty() && row.name().starts_with(word)))
+        .or_else(|| (0..kinds).find_map(|kind| matching(&|row| (E::KIND.names)(row).get(kind) == Some(&word))))
+        .or_else(|| matching(&|row| E::KIND.abbreviated && !word.is_empty() && row.name().starts_with(word)))
         .unwrap_or_default();
-    let described = |row: &E| match row.names().first() {
+    let described = |row: &E| match (E::KIND.names)(row).first() {
         Some(name) if *name != row.name() => format!("{} ({name})", row.name()),
         _ => row.name(),
     };

@@ -4,16 +4,14 @@ mod config;
 
 use std::fs::DirBuilder;
 use std::os::unix::fs::DirBuilderExt;
-use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::Subcommand;
 use serde_json::json;
 
 use super::sessions::checked_provider;
-use super::{Admin, Answer, Entity};
-use crate::home::Home;
-use crate::store::{AgentGroup, Dependent, Session, Store, local_name, validate_folder};
+use super::{Admin, Answer, Entity, Kind};
+use crate::store::{AgentGroup, Store, local_name, validate_folder};
 
 #[derive(Debug, Subcommand)]
 pub enum Verb {
@@ -51,10 +49,13 @@ pub enum Verb {
 
 impl Entity for AgentGroup {
     type Verb = Verb;
-
-    fn all(store: &Store) -> Result<Vec<AgentGroup>> {
-        Ok(store.agent_groups()?)
-    }
+    const KIND: Kind<AgentGroup> = Kind {
+        names: |group| vec![&group.folder, &group.name],
+        dependents: |store, group| store.dependents_of_group(&group.id),
+        takes_along: |group, session| session.agent_group_id == group.id,
+        folder: |home, group| Some(home.group(&group.folder)),
+        ..Kind::new(Store::agent_groups, |store, group| Ok(store.delete_agent_group_cascade(&group.id).map(drop)?))
+    };
 
     fn run(verb: Verb, admin: &Admin<'_>) -> Result<Answer> {
         let store = &admin.store;
@@ -91,26 +92,6 @@ impl Entity for AgentGroup {
             Verb::Config(verb) => verb.run(admin),
         }
     }
-
-    fn names(&self) -> Vec<&str> {
-        vec![&self.folder, &self.name]
-    }
-
-    fn dependents(&self, store: &Store) -> Result<Vec<Dependent>> {
-        Ok(store.dependents_of_group(&self.id)?)
-    }
-
-    fn takes_along(&self, session: &Session) -> bool {
-        session.agent_group_id == self.id
-    }
-
-    fn folder(&self, home: &Home) -> Option<PathBuf> {
-        Some(home.group(&self.folder))
-    }
-
-    fn delete(&self, store: &Store) -> Result<()> {
-        Ok(store.delete_agent_group_cascade(&self.id).map(drop)?)
-    }
 }
 
 fn restart(admin: &Admin<'_>, group: &AgentGroup) -> Result<Answer> {
@@ -121,7 +102,7 @@ fn restart(admin: &Admin<'_>, group: &AgentGroup) -> Result<Answer> {
         [] => format!("no container of `{}` runs", group.folder),
         names => format!("stopped {}; the next message starts a fresh one", names.join(", ")),
     };
-    Ok(Answer::Done { text, json: json!({ "stopped": stopped }) })
+    Ok(Answer { text, json: json!({ "stopped": stopped }) })
 }
 
 /// An id or a folder, made of a name, that no group has.

@@ -40,7 +40,7 @@ impl Verbs for Verb {
             members.find(|member| member.user_id == user).with_context(|| format!("`{user}` is no member of `{group}`"))
         };
         match self {
-            Verb::List => Ok(Answer::list(&store.members()?)),
+            Verb::List => admin.list(store.members()?, None),
             Verb::Add(who) => {
                 let group = admin.find::<AgentGroup>(&who.group)?;
                 let member = Member {

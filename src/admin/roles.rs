@@ -53,7 +53,7 @@ impl Verbs for Verb {
     fn run(self, admin: &Admin<'_>) -> Result<Answer> {
         let store = &admin.store;
         match self {
-            Verb::List => Ok(Answer::list(&store.roles()?)),
+            Verb::List => admin.list(store.roles()?, None),
             Verb::Grant(args) => {
                 let agent_group_id = args.agent_group_id(admin)?;
                 let grant = RoleGrant {
@@ -73,7 +73,7 @@ impl Verbs for Verb {
                     pairing.code
                 );
                 let json = json!({ "code": pairing.code, "expires_at": format_utc(pairing.expires_at) });
-                Ok(Answer::Done { text, json })
+                Ok(Answer { text, json })
             }
             Verb::Revoke { grant, dry_run } => {
                 let agent_group_id = grant.agent_group_id(admin)?;

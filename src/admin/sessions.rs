@@ -3,7 +3,7 @@
 use anyhow::{Result, ensure};
 use clap::Subcommand;
 
-use super::{Admin, Answer, Entity, note, optional, words};
+use super::{Admin, Answer, Entity, Kind, note, optional, words};
 use crate::config::PROVIDERS;
 use crate::store::{Session, SessionStatus, Store};
 
@@ -23,11 +23,11 @@ pub enum Verb {
 
 impl Entity for Session {
     type Verb = Verb;
-    const ABBREVIATED: bool = true;
-
-    fn all(store: &Store) -> Result<Vec<Session>> {
-        Ok(store.sessions()?)
-    }
+    const KIND: Kind<Session> = Kind {
+        abbreviated: true,
+        takes_along: |this, session| session.id == this.id,
+        ..Kind::new(Store::sessions, |store, session| Ok(store.delete_session(&session.id)?))
+    };
 
     fn run(verb: Verb, admin: &Admin<'_>) -> Result<Answer> {
         let store = &admin.store;
@@ -48,14 +48,6 @@ impl Entity for Session {
             *session = store.session(&session.id)?;
             Ok(())
         })
-    }
-
-    fn takes_along(&self, session: &Session) -> bool {
-        session.id == self.id
-    }
-
-    fn delete(&self, store: &Store) -> Result<()> {
-        Ok(store.delete_session(&self.id)?)
     }
 }
 

@@ -3,8 +3,8 @@
 use anyhow::Result;
 use clap::Subcommand;
 
-use super::{Admin, Answer, Entity, optional, roles};
-use crate::store::{Dependent, Store, User};
+use super::{Admin, Answer, Entity, Kind, optional, roles};
+use crate::store::{Store, User};
 
 #[derive(Debug, Subcommand)]
 pub enum Verb {
@@ -28,10 +28,14 @@ pub enum Verb {
 
 impl Entity for User {
     type Verb = Verb;
-
-    fn all(store: &Store) -> Result<Vec<User>> {
-        Ok(store.users()?)
-    }
+    const KIND: Kind<User> = Kind {
+        names: |user| user.display_name.as_deref().into_iter().collect(),
+        dependents: |store, user| store.dependents_of_user(&user.id),
+        ..Kind::new(Store::users, |store, user| {
+            roles::keep_an_owner(store, &user.id)?;
+            Ok(store.delete_user_cascade(&user.id)?)
+        })
+    };
 
     fn run(verb: Verb, admin: &Admin<'_>) -> Result<Answer> {
         let store = &admin.store;
@@ -48,18 +52,5 @@ impl Entity for User {
                 Ok(store.update_user(user)?)
             }),
         }
-    }
-
-    fn names(&self) -> Vec<&str> {
-        self.display_name.as_deref().into_iter().collect()
-    }
-
-    fn dependents(&self, store: &Store) -> Result<Vec<Dependent>> {
-        Ok(store.dependents_of_user(&self.id)?)
-    }
-
-    fn delete(&self, store: &Store) -> Result<()> {
-        roles::keep_an_owner(store, &self.id)?;
-        Ok(store.delete_user_cascade(&self.id)?)
     }
 }

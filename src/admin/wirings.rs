@@ -4,7 +4,7 @@ use anyhow::{Context, Result, bail};
 use clap::{Args, Subcommand};
 use regex_lite::Regex;
 
-use super::{Admin, Answer, Entity, optional, words};
+use super::{Admin, Answer, Entity, Kind, optional, words};
 use crate::id::new_id;
 use crate::store::{
     AgentGroup, Dependent, EngageMode, IgnoredMessagePolicy, MessagingGroup, SenderScope, SessionMode, Store, Target,
@@ -86,13 +86,17 @@ impl Flags {
 
 impl Entity for Wiring {
     type Verb = Verb;
-    const ABBREVIATED: bool = true;
-    /// The permission to write to the chat came with the wiring and goes with it.
-    const NEEDS_CASCADE: bool = false;
-
-    fn all(store: &Store) -> Result<Vec<Wiring>> {
-        Ok(store.wirings()?)
-    }
+    const KIND: Kind<Wiring> = Kind {
+        abbreviated: true,
+        dependents: |store, wiring| {
+            let chat = Target::Channel(&wiring.messaging_group_id);
+            let destination = store.find_destination_to(&wiring.agent_group_id, chat)?;
+            Ok(destination.map(|_| Dependent { noun: "destinations", count: 1 }).into_iter().collect())
+        },
+        // The permission to write to the chat came with the wiring and goes with it.
+        needs_cascade: false,
+        ..Kind::new(Store::wirings, |store, wiring| Ok(store.delete_wiring(&wiring.id).map(drop)?))
+    };
 
     fn run(verb: Verb, admin: &Admin<'_>) -> Result<Answer> {
         let store = &admin.store;
@@ -125,14 +129,5 @@ impl Entity for Wiring {
                 Ok(store.update_wiring(wiring)?)
             }),
         }
-    }
-
-    fn dependents(&self, store: &Store) -> Result<Vec<Dependent>> {
-        let destination = store.find_destination_to(&self.agent_group_id, Target::Channel(&self.messaging_group_id))?;
-        Ok(destination.map(|_| Dependent { noun: "destinations", count: 1 }).into_iter().collect())
-    }
-
-    fn delete(&self, store: &Store) -> Result<()> {
-        Ok(store.delete_wiring(&self.id).map(drop)?)
     }
 }
