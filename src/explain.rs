@@ -4,6 +4,8 @@
 //! Runs in the command's own process, with the daemon up or down. What was pruned cannot be
 //! explained, and is said so.
 
+use std::iter;
+
 use anyhow::{Context, Result};
 use jiff::Timestamp;
 use nanoclaw_session::inbound::{Durability, InboundDb};
@@ -49,14 +51,6 @@ impl Finding {
     fn new(reason: &str, detail: impl Into<String>) -> Finding {
         Finding { reason: reason.to_owned(), detail: detail.into(), agent: None, session: None, at: None }
     }
-
-    fn of(session: &Session, reason: &str, detail: impl Into<String>) -> Finding {
-        Finding {
-            agent: Some(session.agent_group_id.clone()),
-            session: Some(session.id.clone()),
-            ..Finding::new(reason, detail)
-        }
-    }
 }
 
 /// All that is known about a message that came, by its platform's id or the id of its row. Empty:
@@ -92,15 +86,10 @@ pub fn past(store: &Store, home: &Home, max_containers: usize, id: &str, now: Ti
 /// The rows of a message in a session: one for each of its versions.
 fn rows_of(inbound: &InboundDb, id: &str, agent_group_id: &str) -> Result<Vec<MessageIn>> {
     for first in [row_id(id, agent_group_id), id.to_owned()] {
-        let mut rows = Vec::new();
-        let mut version = first.clone();
-        for next in 2..=MAX_VERSIONS {
-            match inbound.message(&version)? {
-                Some(row) => rows.push(row),
-                None => break,
-            }
-            version = format!("{first}#{next}");
-        }
+        let later = (2..MAX_VERSIONS).map(|n| format!("{first}#{n}"));
+        let versions = iter::once(first.clone()).chain(later);
+        let rows =
+            versions.map_while(|version| inbound.message(&version).transpose()).collect::<Result<Vec<_>, _>>()?;
         if !rows.is_empty() {
             return Ok(rows);
         }
@@ -118,11 +107,19 @@ struct Past<'a> {
 }
 
 impl Past<'_> {
+    fn found(&mut self, session: &Session, reason: &str, detail: impl Into<String>) {
+        self.findings.push(Finding {
+            agent: Some(session.agent_group_id.clone()),
+            session: Some(session.id.clone()),
+            ..Finding::new(reason, detail)
+        });
+    }
+
     /// What became of a row that was written for an agent.
     fn taken(&mut self, session: &Session, inbound: &InboundDb, row: &MessageIn) -> Result<()> {
         if row.kind == InKind::System {
             let detail = "it is a command to the agent's runner, which obeys it at once while it runs";
-            self.findings.push(Finding::of(session, "control", detail));
+            self.found(session, "control", detail);
             return Ok(());
         }
         let (reason, detail) = match (row.status, row.trigger) {
@@ -141,7 +138,7 @@ impl Past<'_> {
                 None => self.container(session)?,
             },
         };
-        self.findings.push(Finding::of(session, reason, detail));
+        self.found(session, reason, detail);
         self.delivery(session, inbound, row)
     }
 
@@ -182,13 +179,8 @@ impl Past<'_> {
     /// Answers of this message, or of the host in its chat, that do not get through.
     fn delivery(&mut self, session: &Session, inbound: &InboundDb, row: &MessageIn) -> Result<()> {
         for id in answers(self.home, session, inbound, &row.id) {
-            let failed = inbound.delivered(&id)?.is_some_and(|d| d.status == DeliveryStatus::Failed);
-            if failed {
-                self.findings.push(Finding::of(
-                    session,
-                    "delivery_failed",
-                    format!("the answer {id} could not be delivered"),
-                ));
+            if inbound.delivered(&id)?.is_some_and(|delivered| delivered.status == DeliveryStatus::Failed) {
+                self.found(session, "delivery_failed", format!("the answer {id} could not be delivered"));
             }
         }
         for attempt in inbound.attempts()? {
@@ -198,7 +190,7 @@ impl Past<'_> {
                     "the answer {} did not get through {} times ({error}); it is tried again at {next}",
                     attempt.message_out_id, attempt.attempts
                 );
-                self.findings.push(Finding::of(session, "delivery_failing", detail));
+                self.found(session, "delivery_failing", detail);
             }
         }
         let Some(chat) = destinations::own_chat(self.store, session)? else { return Ok(()) };
@@ -206,7 +198,7 @@ impl Past<'_> {
             let here = message.channel_type == chat.channel_type && message.platform_id == chat.platform_id;
             if let Some(error) = message.last_error.filter(|_| here) {
                 let detail = format!("what the host has to say there did not get through ({error})");
-                self.findings.push(Finding::of(session, "delivery_failing", detail));
+                self.found(session, "delivery_failing", detail);
             }
         }
         Ok(())
@@ -218,14 +210,11 @@ fn answers(home: &Home, session: &Session, inbound: &InboundDb, row_id: &str) ->
     let dir = home.session(&session.agent_group_id, &session.id);
     let newest = inbound.delivery_cursor().unwrap_or(0);
     let from = newest.saturating_sub(2 * MAX_ANSWERS as i64);
-    let rows = open_untrusted(&dir).and_then(|db| db.read(|s| s.messages_after(from, MAX_ANSWERS)));
-    let rows = match rows {
-        Ok(found) => found.rows,
-        Err(e) => {
-            log::debug!("Answers cannot be read session={} error={e}", session.id);
-            Vec::new()
-        }
-    };
+    let read = open_untrusted(&dir).and_then(|db| db.read(|s| s.messages_after(from, MAX_ANSWERS)));
+    let rows = read.map(|found| found.rows).unwrap_or_else(|e| {
+        log::debug!("Answers cannot be read session={} error={e}", session.id);
+        Vec::new()
+    });
     rows.into_iter()
         .filter_map(|row| match row {
             OutRow::Message(message) if message.in_reply_to.as_deref() == Some(row_id) => Some(message.id),
