@@ -1,13 +1,12 @@
 //! Administration: `nanoclaw <resource> <verb>`, a file per resource.
 //!
 //! Runs in the command's own process, on its only thread, with the daemon up or down: what it
-//! changes is rows in the central database, which the daemon reads for every message. Everything
-//! that touches what an agent may write to goes through [`destinations::change`], so that live
-//! sessions know at once.
+//! changes is rows in the central database, which the daemon reads for every message. What an agent
+//! may write to changes through `Admin::change`, so that live sessions know at once.
 //!
-//! Shape: a resource is a [`Verbs`] enum that clap fills and that answers with an [`Answer`];
-//! how that is printed is the same for all. Flags are the columns, foreign keys by their noun.
-//! On failure nothing is changed, and the error says what there is or what is allowed.
+//! A resource answers its `Verbs` with an `Answer`; rows with an id are an `Entity` and share
+//! `list`, `get` and `delete`. Flags are the columns, foreign keys by their noun. On failure nothing
+//! is changed, and the error says what there is or what is allowed.
 
 mod answer;
 mod chats;
@@ -35,12 +34,10 @@ use crate::channel::cli::LOCAL_USER;
 use crate::config::Settings;
 use crate::container::docker::Docker;
 use crate::home::Home;
-use crate::store::{
-    AgentGroup, ContainerRun, DroppedSender, Ensured, MessagingGroup, Row, Session, Store, User, Wiring,
-};
-use answer::Answer;
+use crate::store::{AgentGroup, ContainerRun, DroppedSender, Ensured, MessagingGroup, Session, Store, User, Wiring};
+use answer::{Answer, Column};
 pub use entity::find;
-use entity::{Column, DryRun, Entity, Kind, Verb};
+use entity::{DryRun, Entity, Kind, Verb};
 
 /// What can be administered.
 #[derive(Debug, Subcommand)]
@@ -111,22 +108,6 @@ impl Admin<'_> {
         let Answer { text, json } = resource.verb.unwrap_or_default().run(self)?;
         let text = if resource.json { serde_json::to_string_pretty(&json)? } else { text };
         Ok(writeln!(out, "{text}")?)
-    }
-
-    /// Rows as a table, with a further `column` where there is one.
-    fn list<T: Row>(&self, rows: Vec<T>, column: Option<Column<T>>) -> Result<Answer> {
-        let columns: Vec<_> = T::COLUMNS.iter().copied().chain(column.map(|(name, _)| name)).collect();
-        let mut values = Vec::new();
-        for row in rows {
-            let mut value = row.to_json();
-            if let Some((name, of)) = column {
-                value[name] = of(&self.store, &row)?;
-            }
-            values.push(value);
-        }
-        let chats = self.store.messaging_groups()?;
-        let labels = chats.into_iter().map(|chat| (chat.id, chat.platform_id)).collect();
-        Ok(Answer::list(T::NOUN, &columns, values, &labels))
     }
 
     /// The user meant; a full id that nobody has yet is recorded, for who has not written yet.

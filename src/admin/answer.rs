@@ -2,9 +2,10 @@
 
 use std::collections::HashMap;
 
+use anyhow::Result;
 use serde_json::{Value, json};
 
-use crate::store::Row;
+use crate::store::{self, Row, Store};
 
 /// Columns a list does not need; `get` shows them.
 const LEFT_OUT_OF_LISTS: &[&str] = &["created_at", "added_at", "granted_at", "updated_at"];
@@ -18,26 +19,38 @@ pub struct Answer {
     pub json: Value,
 }
 
-impl Answer {
-    /// Rows with a field per column. `labels` are the ids that a person knows by another name.
-    pub fn list(noun: &str, columns: &[&str], rows: Vec<Value>, labels: &HashMap<String, String>) -> Answer {
-        let shown =
-            |column: &&&str| !LEFT_OUT_OF_LISTS.contains(column) && rows.iter().any(|row| !row[**column].is_null());
-        let columns: Vec<&str> = columns.iter().filter(shown).copied().collect();
-        let text = |row: &Value, column: &str| match row[column].as_str().and_then(|id| labels.get(id)) {
-            Some(label) if column != "id" => cell(&json!(label)),
-            _ => cell(&row[column]),
-        };
-        let mut lines = vec![columns.iter().map(|column| heading(column)).collect::<Vec<_>>()];
-        lines.extend(rows.iter().map(|row| columns.iter().map(|column| text(row, column)).collect()));
-        let text = if rows.is_empty() { format!("there are no {noun}s") } else { aligned(&lines) };
-        Answer { text, json: Value::Array(rows) }
-    }
+/// A further column of a list: its name, and what it says of a row.
+pub type Column<T> = (&'static str, fn(&Store, &T) -> store::Result<Value>);
 
+impl Answer {
     pub fn one<T: Row>(row: &T) -> Answer {
         let json = row.to_json();
         let lines: Vec<_> = T::COLUMNS.iter().map(|column| vec![heading(column), cell(&json[*column])]).collect();
         Answer { text: aligned(&lines), json }
+    }
+
+    /// Rows with a field per column. A person knows a chat by its platform's id.
+    pub fn list<T: Row>(store: &Store, rows: &[T], further: Option<Column<T>>) -> Result<Answer> {
+        let mut values: Vec<_> = rows.iter().map(Row::to_json).collect();
+        let mut columns = T::COLUMNS.to_vec();
+        if let Some((name, of)) = further {
+            columns.push(name);
+            for (value, row) in values.iter_mut().zip(rows) {
+                value[name] = of(store, row)?;
+            }
+        }
+        columns
+            .retain(|column| !LEFT_OUT_OF_LISTS.contains(column) && values.iter().any(|row| !row[*column].is_null()));
+        let chats = store.messaging_groups()?.into_iter();
+        let labels: HashMap<_, _> = chats.map(|chat| (chat.id, json!(chat.platform_id))).collect();
+        let text = |row: &Value, column: &str| match row[column].as_str().and_then(|id| labels.get(id)) {
+            Some(label) if column != "id" => cell(label),
+            _ => cell(&row[column]),
+        };
+        let mut lines = vec![columns.iter().map(|column| heading(column)).collect::<Vec<_>>()];
+        lines.extend(values.iter().map(|row| columns.iter().map(|column| text(row, column)).collect()));
+        let text = if rows.is_empty() { format!("there are no {}s", T::NOUN) } else { aligned(&lines) };
+        Ok(Answer { text, json: Value::Array(values) })
     }
 }
 

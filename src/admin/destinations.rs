@@ -52,7 +52,7 @@ impl Verbs for Verb {
     fn run(self, admin: &Admin<'_>) -> Result<Answer> {
         let store = &admin.store;
         match self {
-            Verb::List => admin.list(store.destinations()?, None),
+            Verb::List => Answer::list(store, &store.destinations()?, None),
             Verb::Add { name, to } => {
                 let group = admin.find::<AgentGroup>(&name.group)?;
                 let chat = to.chat.map(|word| admin.find::<MessagingGroup>(&word)).transpose()?;

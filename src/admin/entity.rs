@@ -5,9 +5,9 @@ use std::path::PathBuf;
 
 use anyhow::{Result, bail, ensure};
 use clap::{Args, Subcommand};
-use serde_json::{Value, json};
+use serde_json::json;
 
-use super::{Admin, Answer, Verbs, note};
+use super::{Admin, Answer, Column, Verbs, note};
 use crate::home::Home;
 use crate::store::{self, Dependent, Row, Session, Store};
 
@@ -42,9 +42,6 @@ pub struct Kind<E> {
     /// What a list shows besides the columns.
     pub column: Option<Column<E>>,
 }
-
-/// Its name, and what it says of a row.
-pub type Column<E> = (&'static str, fn(&Store, &E) -> store::Result<Value>);
 
 impl<E> Kind<E> {
     /// A kind with no other names, no dependents and no folder.
@@ -98,7 +95,7 @@ pub struct DryRun {
 impl<E: Entity> Verbs for Verb<E> {
     fn run(self, admin: &Admin<'_>) -> Result<Answer> {
         match self {
-            Verb::List => admin.list((E::KIND.all)(&admin.store)?, E::KIND.column),
+            Verb::List => Answer::list(&admin.store, &(E::KIND.all)(&admin.store)?, E::KIND.column),
             Verb::Get { id } => Ok(Answer::one(&admin.find::<E>(&id)?)),
             Verb::Own(verb) => E::run(verb, admin),
             Verb::Delete(args) => args.run::<E>(admin),

@@ -40,7 +40,7 @@ impl Verbs for Verb {
             members.find(|member| member.user_id == user).with_context(|| format!("`{user}` is no member of `{group}`"))
         };
         match self {
-            Verb::List => admin.list(store.members()?, None),
+            Verb::List => Answer::list(store, &store.members()?, None),
             Verb::Add(who) => {
                 let group = admin.find::<AgentGroup>(&who.group)?;
                 let member = Member {
@@ -53,9 +53,9 @@ impl Verbs for Verb {
                 Ok(Answer::one(&find(&member.user_id, &member.agent_group_id)?))
             }
             Verb::Remove { who, dry_run } => {
-                let member = find(&admin.find::<User>(&who.user)?.id, &admin.find::<AgentGroup>(&who.group)?.id)?;
-                dry_run
-                    .remove(&member, || Ok(store.remove_member(&member.user_id, &member.agent_group_id).map(drop)?))
+                let (user, group) = (admin.find::<User>(&who.user)?, admin.find::<AgentGroup>(&who.group)?);
+                let member = find(&user.id, &group.id)?;
+                dry_run.remove(&member, || Ok(store.remove_member(&user.id, &group.id).map(drop)?))
             }
         }
     }

@@ -53,7 +53,7 @@ impl Verbs for Verb {
     fn run(self, admin: &Admin<'_>) -> Result<Answer> {
         let store = &admin.store;
         match self {
-            Verb::List => admin.list(store.roles()?, None),
+            Verb::List => Answer::list(store, &store.roles()?, None),
             Verb::Grant(args) => {
                 let agent_group_id = args.agent_group_id(admin)?;
                 let grant = RoleGrant {
