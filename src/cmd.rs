@@ -169,19 +169,11 @@ impl JsonArgs {
     }
 }
 
-/// Reads the arguments and runs the command.
+/// Reads the arguments and runs the command; what administration prints goes to `out`.
 ///
 /// # Errors
 /// What the command says.
-pub fn main() -> Result<ExitCode> {
-    main_with(std::env::args_os(), &mut std::io::stdout())
-}
-
-/// [`main`] with other arguments, and another place for what administration prints.
-///
-/// # Errors
-/// What the command says.
-pub(crate) fn main_with(args: impl IntoIterator<Item = OsString>, out: &mut dyn Write) -> Result<ExitCode> {
+pub fn main(args: impl IntoIterator<Item = OsString>, out: &mut dyn Write) -> Result<ExitCode> {
     let cli = match Cli::try_parse_from(args) {
         Ok(cli) => cli,
         Err(e) => {

@@ -105,20 +105,20 @@ impl<E: Entity> Verbs for Verb<E> {
 
 impl Delete {
     fn run<E: Entity>(&self, admin: &Admin<'_>) -> Result<Answer> {
+        let kind = E::KIND;
         let row = admin.find::<E>(&self.id)?;
-        let dependents = (E::KIND.dependents)(&admin.store, &row)?;
-        if E::KIND.needs_cascade && !self.cascade && !dependents.is_empty() {
-            let by = joined(&dependents);
-            bail!("{} `{}` is in use by {by}; --cascade deletes them too", E::NOUN, row.name());
+        let dependents = (kind.dependents)(&admin.store, &row)?;
+        if kind.needs_cascade && !self.cascade && !dependents.is_empty() {
+            bail!("{} `{}` is in use by {}; --cascade deletes them too", E::NOUN, row.name(), joined(&dependents));
         }
         let mut sessions = admin.store.sessions()?;
-        sessions.retain(|session| (E::KIND.takes_along)(&row, session));
+        sessions.retain(|session| (kind.takes_along)(&row, session));
         let folder = |session: &Session| admin.home.session(&session.agent_group_id, &session.id).root().to_owned();
-        let folders = sessions.iter().map(folder).chain((E::KIND.folder)(admin.home, &row));
+        let folders = sessions.iter().map(folder).chain((kind.folder)(admin.home, &row));
         let kept = folders.filter(|path| path.exists()).map(|path| path.display().to_string()).collect();
         self.dry_run.delete(&row, dependents, kept, || {
             let runs = admin.containers_of(&sessions)?;
-            admin.change(|| (E::KIND.delete)(&admin.store, &row))?;
+            admin.change(|| (kind.delete)(&admin.store, &row))?;
             // The rows are gone: what is not stopped now is an orphan, which the next start removes.
             if let Err(e) = admin.stop(&runs) {
                 note(&format!("a container still runs, until the daemon starts again: {e:#}"));
@@ -189,12 +189,13 @@ pub fn find<E: Entity>(store: &Store, word: &str) -> Result<E> {
         let found: Vec<_> = (0..rows.len()).filter(|n| fits(&rows[*n])).collect();
         (!found.is_empty()).then_some(found)
     };
-    let kinds = rows.iter().map(|row| (E::KIND.names)(row).len()).max().unwrap_or(0);
+    let Kind { names, abbreviated, .. } = E::KIND;
+    let kinds = rows.iter().map(|row| names(row).len()).max().unwrap_or(0);
     let found = matching(&|row| row.name() == word)
-        .or_else(|| (0..kinds).find_map(|kind| matching(&|row| (E::KIND.names)(row).get(kind) == Some(&word))))
-        .or_else(|| matching(&|row| E::KIND.abbreviated && !word.is_empty() && row.name().starts_with(word)))
+        .or_else(|| (0..kinds).find_map(|kind| matching(&|row| names(row).get(kind) == Some(&word))))
+        .or_else(|| matching(&|row| abbreviated && !word.is_empty() && row.name().starts_with(word)))
         .unwrap_or_default();
-    let described = |row: &E| match (E::KIND.names)(row).first() {
+    let described = |row: &E| match names(row).first() {
         Some(name) if *name != row.name() => format!("{} ({name})", row.name()),
         _ => row.name(),
     };
