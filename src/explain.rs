@@ -25,8 +25,6 @@ use crate::sweep::fault::FaultKind;
 
 /// Most versions of one message that are looked for.
 const MAX_VERSIONS: u32 = 20;
-/// Container runs of a session that are looked at.
-const RUNS_LOOKED_AT: u32 = 5;
 /// Rows of a session's answers that are looked at.
 const MAX_ANSWERS: usize = 1_000;
 
@@ -151,9 +149,9 @@ impl Past<'_> {
                 return Ok(("container_failing", format!("its container fails; the user was told: \"{said}\"")));
             }
         }
-        let runs = self.store.container_runs_of(&session.id, RUNS_LOOKED_AT)?;
-        let bad = |end: EndReason| !matches!(end, EndReason::Exited | EndReason::Stopped | EndReason::Evicted);
-        if let Some((run, end)) = runs.first().and_then(|run| Some((run, run.end_reason.filter(|end| bad(*end))?))) {
+        let last = self.store.container_runs_of(&session.id, 1)?.pop();
+        let bad = |end: &EndReason| !matches!(end, EndReason::Exited | EndReason::Stopped | EndReason::Evicted);
+        if let Some((run, end)) = last.and_then(|run| run.end_reason.filter(bad).map(|end| (run, end))) {
             let code = run.exit_code.map_or(String::new(), |code| format!(", exit code {code}"));
             let when = run.ended_at.map_or(String::new(), |at| format!(" at {}", format_utc(at)));
             let help = format!("`nanoclaw logs {}` shows its last words", session.id);
