@@ -1,22 +1,20 @@
 //! Administration: `nanoclaw <resource> <verb>`, a file per resource.
 //!
 //! Runs in the command's own process, on its only thread, with the daemon up or down: what it
-//! changes is rows in the central database, which the daemon reads for every message. Everything
-//! that touches what an agent may write to goes through [`destinations::change`], so that live
-//! sessions know at once.
+//! changes is rows in the central database, which the daemon reads for every message. What an agent
+//! may write to changes through `Admin::change`, so that live sessions know at once.
 //!
-//! Shape: a resource is a [`Verbs`] enum that clap fills and that answers with an [`Answer`];
-//! how that is printed is the same for all. Flags are the columns, foreign keys by their noun.
-//! On failure nothing is changed, and the error says what there is or what is allowed.
+//! A resource answers its `Verbs` with an `Answer`; rows with an id are an `Entity` and share
+//! `list`, `get` and `delete`. Flags are the columns, foreign keys by their noun. On failure nothing
+//! is changed, and the error says what there is or what is allowed.
 
 mod answer;
 mod chats;
-mod delete;
 mod destinations;
 mod dropped;
+mod entity;
 mod groups;
 mod members;
-mod pick;
 mod roles;
 mod sessions;
 mod users;
@@ -36,21 +34,22 @@ use crate::channel::cli::LOCAL_USER;
 use crate::config::Settings;
 use crate::container::docker::Docker;
 use crate::home::Home;
-use crate::store::{AgentGroup, ContainerRun, Ensured, MessagingGroup, Session, Store, User};
-use answer::Answer;
-use pick::pick;
+use crate::store::{AgentGroup, ContainerRun, DroppedSender, Ensured, MessagingGroup, Session, Store, User, Wiring};
+use answer::{Answer, Column};
+pub use entity::find;
+use entity::{DryRun, Entity, Kind, Verb};
 
 /// What can be administered.
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Agent groups: an agent with its folder, memory and settings
-    Groups(Resource<groups::Verb>),
+    Groups(Resource<Verb<AgentGroup>>),
     /// Chats on their platforms, wired to an agent or not
-    Chats(Resource<chats::Verb>),
+    Chats(Resource<Verb<MessagingGroup>>),
     /// Wirings: which agent hears which chat, and what makes it answer
-    Wirings(Resource<wirings::Verb>),
+    Wirings(Resource<Verb<Wiring>>),
     /// Users: whoever wrote, or was named here
-    Users(Resource<users::Verb>),
+    Users(Resource<Verb<User>>),
     /// Roles: who owns the install, who administers it or one agent group
     Roles(Resource<roles::Verb>),
     /// Members: whom an agent group knows
@@ -58,9 +57,9 @@ pub enum Command {
     /// Destinations: where an agent may write to, under which name
     Destinations(Resource<destinations::Verb>),
     /// Sessions: conversations of an agent
-    Sessions(Resource<sessions::Verb>),
+    Sessions(Resource<Verb<Session>>),
     /// Dropped messages: who was not heard, and why
-    Dropped(Resource<dropped::Verb>),
+    Dropped(Resource<Verb<DroppedSender>>),
 }
 
 /// A resource's command line. Without a verb it lists.
@@ -98,7 +97,7 @@ pub fn run(home: &Home, store: Store, command: Command, out: &mut dyn Write) -> 
 }
 
 /// What the verbs work with.
-struct Admin<'a> {
+pub struct Admin<'a> {
     home: &'a Home,
     store: Store,
     now: Timestamp,
@@ -106,45 +105,20 @@ struct Admin<'a> {
 
 impl Admin<'_> {
     fn answer<V: Verbs>(&self, resource: Resource<V>, out: &mut dyn Write) -> Result<()> {
-        let answer = resource.verb.unwrap_or_default().run(self)?;
-        if resource.json {
-            writeln!(out, "{}", serde_json::to_string_pretty(&answer.into_json())?)?;
-        } else {
-            let chats = self.store.messaging_groups()?;
-            let labels = chats.into_iter().map(|chat| (chat.id, chat.platform_id)).collect();
-            answer.write_text(&labels, out)?;
-        }
-        Ok(())
-    }
-
-    fn group(&self, word: &str) -> Result<AgentGroup> {
-        pick(self.store.agent_groups()?, word, |group| vec![&group.folder, &group.name])
-    }
-
-    fn chat(&self, word: &str) -> Result<MessagingGroup> {
-        pick(self.store.messaging_groups()?, word, |chat| {
-            [Some(chat.platform_id.as_str()), chat.name.as_deref()].into_iter().flatten().collect()
-        })
-    }
-
-    fn user(&self, word: &str) -> Result<User> {
-        pick(self.store.users()?, word, |user| user.display_name.as_deref().into_iter().collect())
+        let Answer { text, json } = resource.verb.unwrap_or_default().run(self)?;
+        let text = if resource.json { serde_json::to_string_pretty(&json)? } else { text };
+        Ok(writeln!(out, "{text}")?)
     }
 
     /// The user meant; a full id that nobody has yet is recorded, for who has not written yet.
     fn user_or_new(&self, word: &str) -> Result<User> {
-        match (self.user(word), word.split_once(':')) {
-            (Ok(user), _) => Ok(user),
-            (Err(_), Some((kind, _))) => {
-                let user =
-                    User { id: word.to_owned(), kind: kind.to_owned(), display_name: None, created_at: self.now };
-                if let Ensured::Created(user) = self.store.ensure_user(&user)? {
-                    note(&format!("{} has not written yet; recorded", user.id));
-                }
-                Ok(user)
-            }
-            (Err(e), None) => Err(e),
+        let Some((kind, _)) = word.split_once(':') else { return self.find(word) };
+        let user = User { id: word.to_owned(), kind: kind.to_owned(), display_name: None, created_at: self.now };
+        let user = self.store.ensure_user(&user)?;
+        if matches!(user, Ensured::Created(_)) {
+            note(&format!("{word} has not written yet; recorded"));
         }
+        Ok(user.into_inner())
     }
 
     /// In whose name this is done, where the terminal's user is known.
@@ -166,23 +140,6 @@ impl Admin<'_> {
         let mut runs = self.store.open_container_runs()?;
         runs.retain(|run| sessions.iter().any(|session| session.id == run.session_id));
         Ok(runs)
-    }
-
-    /// The folders these sessions have; deletions leave them.
-    fn folders_of(&self, sessions: &[Session]) -> Vec<String> {
-        let folders = sessions.iter().map(|session| self.home.session(&session.agent_group_id, &session.id));
-        folders.filter(|dir| dir.root().exists()).map(|dir| dir.root().display().to_string()).collect()
-    }
-
-    /// Makes a change that takes sessions along, then stops what ran for them.
-    fn delete_with_containers(&self, sessions: &[Session], work: impl FnOnce() -> Result<()>) -> Result<()> {
-        let runs = self.containers_of(sessions)?;
-        self.change(work)?;
-        // The rows are gone: what is not stopped now is an orphan, which the next start removes.
-        if let Err(e) = self.stop(&runs) {
-            note(&format!("a container still runs, until the daemon starts again: {e:#}"));
-        }
-        Ok(())
     }
 
     /// Stops containers. A daemon notices, and records how each ended; without one the next start does.
@@ -221,4 +178,9 @@ where
 /// What an optional column becomes: empty text clears it.
 fn optional(text: String) -> Option<String> {
     Some(text).filter(|text| !text.is_empty())
+}
+
+/// For an error: what there is.
+fn listed(items: &[String]) -> String {
+    if items.is_empty() { "none".to_owned() } else { items.join(", ") }
 }

@@ -17,9 +17,9 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use clap::{Args, Parser, Subcommand};
+use serde::Serialize;
 
 use crate::admin;
-use crate::config::Settings;
 use crate::home::Home;
 use crate::store::{Store, StoreError};
 
@@ -157,32 +157,23 @@ struct InitArgs {
     yes: bool,
 }
 
-/// How a command prints its result.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Format {
-    Text,
-    Json,
-}
-
-impl From<&JsonArgs> for Format {
-    fn from(args: &JsonArgs) -> Self {
-        if args.json { Format::Json } else { Format::Text }
+impl JsonArgs {
+    /// Prints a result as one JSON document, or as `text` does.
+    fn print(&self, document: &impl Serialize, text: impl FnOnce()) -> Result<()> {
+        if self.json {
+            println!("{}", serde_json::to_string_pretty(document)?);
+        } else {
+            text();
+        }
+        Ok(())
     }
 }
 
-/// Reads the arguments and runs the command.
+/// Reads the arguments and runs the command; what administration prints goes to `out`.
 ///
 /// # Errors
 /// What the command says.
-pub fn main() -> Result<ExitCode> {
-    main_with(std::env::args_os(), &mut std::io::stdout())
-}
-
-/// [`main`] with other arguments, and another place for what administration prints.
-///
-/// # Errors
-/// What the command says.
-pub(crate) fn main_with(args: impl IntoIterator<Item = OsString>, out: &mut dyn Write) -> Result<ExitCode> {
+pub fn main(args: impl IntoIterator<Item = OsString>, out: &mut dyn Write) -> Result<ExitCode> {
     let cli = match Cli::try_parse_from(args) {
         Ok(cli) => cli,
         Err(e) => {
@@ -194,16 +185,13 @@ pub(crate) fn main_with(args: impl IntoIterator<Item = OsString>, out: &mut dyn 
     match cli.command {
         Command::Run(args) => run::run(home, &args),
         Command::Chat(args) => chat::run(&home, &args),
-        Command::Status(args) => status::run(&home, Format::from(&args)),
-        Command::Doctor(args) => doctor::run(&home, &Settings::load(&home)?, Format::from(&args)),
+        Command::Status(args) => status::run(&home, &args),
+        Command::Doctor(args) => doctor::run(&home, &args),
         Command::Explain(args) => explain::run(&home, &args),
         Command::Logs(args) => logs::run(&home, &args),
         Command::Init(args) => init::run(&home, &args),
         Command::Import(args) => import::run(&home, &args),
-        Command::Admin(command) => {
-            admin::run(&home, open_store(&home)?, command, out)?;
-            Ok(ExitCode::SUCCESS)
-        }
+        Command::Admin(command) => admin::run(&home, open_store(&home)?, command, out).map(|()| ExitCode::SUCCESS),
     }
 }
 

@@ -4,6 +4,8 @@
 //! Runs in the command's own process, with the daemon up or down. What was pruned cannot be
 //! explained, and is said so.
 
+use std::iter;
+
 use anyhow::{Context, Result};
 use jiff::Timestamp;
 use nanoclaw_session::inbound::{Durability, InboundDb};
@@ -23,8 +25,6 @@ use crate::sweep::fault::FaultKind;
 
 /// Most versions of one message that are looked for.
 const MAX_VERSIONS: u32 = 20;
-/// Container runs of a session that are looked at.
-const RUNS_LOOKED_AT: u32 = 5;
 /// Rows of a session's answers that are looked at.
 const MAX_ANSWERS: usize = 1_000;
 
@@ -49,34 +49,15 @@ impl Finding {
     fn new(reason: &str, detail: impl Into<String>) -> Finding {
         Finding { reason: reason.to_owned(), detail: detail.into(), agent: None, session: None, at: None }
     }
-
-    fn of(session: &Session, reason: &str, detail: impl Into<String>) -> Finding {
-        Finding {
-            agent: Some(session.agent_group_id.clone()),
-            session: Some(session.id.clone()),
-            ..Finding::new(reason, detail)
-        }
-    }
-}
-
-/// What the machine allows, for the reasons why a container waits.
-#[derive(Debug, Clone, Copy)]
-pub struct Limits {
-    /// Containers at once.
-    pub max_containers: usize,
-    /// bytes
-    pub memory_available: Option<u64>,
-    /// What a container may take, where that can be read. bytes
-    pub container_memory: Option<u64>,
 }
 
 /// All that is known about a message that came, by its platform's id or the id of its row. Empty:
-/// it left no trace.
+/// it left no trace. `max_containers` is how many may run at once.
 ///
 /// # Errors
 /// The store's, or a session's file cannot be read.
-pub fn past(store: &Store, home: &Home, limits: Limits, id: &str, now: Timestamp) -> Result<Vec<Finding>> {
-    let mut past = Past { store, home, limits, now, findings: Vec::new() };
+pub fn past(store: &Store, home: &Home, max_containers: usize, id: &str, now: Timestamp) -> Result<Vec<Finding>> {
+    let mut past = Past { store, home, max_containers, now, findings: Vec::new() };
     for decision in store.decisions_about(id)? {
         let known = || Why::parse(&decision.reason).map(|why| why.sentence().to_owned());
         let detail = decision.detail.clone().or_else(known).unwrap_or_default();
@@ -103,15 +84,10 @@ pub fn past(store: &Store, home: &Home, limits: Limits, id: &str, now: Timestamp
 /// The rows of a message in a session: one for each of its versions.
 fn rows_of(inbound: &InboundDb, id: &str, agent_group_id: &str) -> Result<Vec<MessageIn>> {
     for first in [row_id(id, agent_group_id), id.to_owned()] {
-        let mut rows = Vec::new();
-        let mut version = first.clone();
-        for next in 2..=MAX_VERSIONS {
-            match inbound.message(&version)? {
-                Some(row) => rows.push(row),
-                None => break,
-            }
-            version = format!("{first}#{next}");
-        }
+        let later = (2..MAX_VERSIONS).map(|n| format!("{first}#{n}"));
+        let versions = iter::once(first.clone()).chain(later);
+        let rows =
+            versions.map_while(|version| inbound.message(&version).transpose()).collect::<Result<Vec<_>, _>>()?;
         if !rows.is_empty() {
             return Ok(rows);
         }
@@ -123,17 +99,25 @@ fn rows_of(inbound: &InboundDb, id: &str, agent_group_id: &str) -> Result<Vec<Me
 struct Past<'a> {
     store: &'a Store,
     home: &'a Home,
-    limits: Limits,
+    max_containers: usize,
     now: Timestamp,
     findings: Vec<Finding>,
 }
 
 impl Past<'_> {
+    fn found(&mut self, session: &Session, reason: &str, detail: impl Into<String>) {
+        self.findings.push(Finding {
+            agent: Some(session.agent_group_id.clone()),
+            session: Some(session.id.clone()),
+            ..Finding::new(reason, detail)
+        });
+    }
+
     /// What became of a row that was written for an agent.
     fn taken(&mut self, session: &Session, inbound: &InboundDb, row: &MessageIn) -> Result<()> {
         if row.kind == InKind::System {
             let detail = "it is a command to the agent's runner, which obeys it at once while it runs";
-            self.findings.push(Finding::of(session, "control", detail));
+            self.found(session, "control", detail);
             return Ok(());
         }
         let (reason, detail) = match (row.status, row.trigger) {
@@ -152,7 +136,7 @@ impl Past<'_> {
                 None => self.container(session)?,
             },
         };
-        self.findings.push(Finding::of(session, reason, detail));
+        self.found(session, reason, detail);
         self.delivery(session, inbound, row)
     }
 
@@ -165,9 +149,9 @@ impl Past<'_> {
                 return Ok(("container_failing", format!("its container fails; the user was told: \"{said}\"")));
             }
         }
-        let runs = self.store.container_runs_of(&session.id, RUNS_LOOKED_AT)?;
-        let bad = |end: EndReason| !matches!(end, EndReason::Exited | EndReason::Stopped | EndReason::Evicted);
-        if let Some((run, end)) = runs.first().and_then(|run| Some((run, run.end_reason.filter(|end| bad(*end))?))) {
+        let last = self.store.container_runs_of(&session.id, 1)?.pop();
+        let bad = |end: &EndReason| !matches!(end, EndReason::Exited | EndReason::Stopped | EndReason::Evicted);
+        if let Some((run, end)) = last.and_then(|run| run.end_reason.filter(bad).map(|end| (run, end))) {
             let code = run.exit_code.map_or(String::new(), |code| format!(", exit code {code}"));
             let when = run.ended_at.map_or(String::new(), |at| format!(" at {}", format_utc(at)));
             let help = format!("`nanoclaw logs {}` shows its last words", session.id);
@@ -180,19 +164,12 @@ impl Past<'_> {
             return Ok(("working", "its container runs, and has it or takes it next".into()));
         }
         let running = self.store.open_container_runs()?.len();
-        if running >= self.limits.max_containers {
-            let allowed = self.limits.max_containers;
+        let allowed = self.max_containers;
+        if running >= allowed {
             let detail = format!(
                 "it waits for a place: {running} containers run, and {allowed} may (MAX_CONCURRENT_CONTAINERS)"
             );
             return Ok(("container_waiting", detail));
-        }
-        if let (Some(left), Some(wanted)) = (self.limits.memory_available, self.limits.container_memory) {
-            if left < wanted {
-                let detail =
-                    format!("it waits for memory: {} MiB are free, a container may take {}", left >> 20, wanted >> 20);
-                return Ok(("container_waiting", detail));
-            }
         }
         Ok(("starting", "its container is about to start".into()))
     }
@@ -200,13 +177,8 @@ impl Past<'_> {
     /// Answers of this message, or of the host in its chat, that do not get through.
     fn delivery(&mut self, session: &Session, inbound: &InboundDb, row: &MessageIn) -> Result<()> {
         for id in answers(self.home, session, inbound, &row.id) {
-            let failed = inbound.delivered(&id)?.is_some_and(|d| d.status == DeliveryStatus::Failed);
-            if failed {
-                self.findings.push(Finding::of(
-                    session,
-                    "delivery_failed",
-                    format!("the answer {id} could not be delivered"),
-                ));
+            if inbound.delivered(&id)?.is_some_and(|delivered| delivered.status == DeliveryStatus::Failed) {
+                self.found(session, "delivery_failed", format!("the answer {id} could not be delivered"));
             }
         }
         for attempt in inbound.attempts()? {
@@ -216,7 +188,7 @@ impl Past<'_> {
                     "the answer {} did not get through {} times ({error}); it is tried again at {next}",
                     attempt.message_out_id, attempt.attempts
                 );
-                self.findings.push(Finding::of(session, "delivery_failing", detail));
+                self.found(session, "delivery_failing", detail);
             }
         }
         let Some(chat) = destinations::own_chat(self.store, session)? else { return Ok(()) };
@@ -224,7 +196,7 @@ impl Past<'_> {
             let here = message.channel_type == chat.channel_type && message.platform_id == chat.platform_id;
             if let Some(error) = message.last_error.filter(|_| here) {
                 let detail = format!("what the host has to say there did not get through ({error})");
-                self.findings.push(Finding::of(session, "delivery_failing", detail));
+                self.found(session, "delivery_failing", detail);
             }
         }
         Ok(())
@@ -236,14 +208,11 @@ fn answers(home: &Home, session: &Session, inbound: &InboundDb, row_id: &str) ->
     let dir = home.session(&session.agent_group_id, &session.id);
     let newest = inbound.delivery_cursor().unwrap_or(0);
     let from = newest.saturating_sub(2 * MAX_ANSWERS as i64);
-    let rows = open_untrusted(&dir).and_then(|db| db.read(|s| s.messages_after(from, MAX_ANSWERS)));
-    let rows = match rows {
-        Ok(found) => found.rows,
-        Err(e) => {
-            log::debug!("Answers cannot be read session={} error={e}", session.id);
-            Vec::new()
-        }
-    };
+    let read = open_untrusted(&dir).and_then(|db| db.read(|s| s.messages_after(from, MAX_ANSWERS)));
+    let rows = read.map(|found| found.rows).unwrap_or_else(|e| {
+        log::debug!("Answers cannot be read session={} error={e}", session.id);
+        Vec::new()
+    });
     rows.into_iter()
         .filter_map(|row| match row {
             OutRow::Message(message) if message.in_reply_to.as_deref() == Some(row_id) => Some(message.id),

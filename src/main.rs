@@ -11,7 +11,7 @@ fn main() -> ExitCode {
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
     // Before any database is opened: what a container left must not be able to hold us up.
     nanoclaw_session::untrusted::install_guards();
-    match cmd::main() {
+    match cmd::main(std::env::args_os(), &mut std::io::stdout()) {
         Ok(code) => code,
         Err(error) => {
             eprintln!("error: {error:#}");

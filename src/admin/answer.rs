@@ -1,96 +1,56 @@
-//! What a verb answers with, and how it is printed: one JSON document, or aligned text.
+//! What a verb answers with: one JSON document, or the same as aligned text.
 
 use std::collections::HashMap;
-use std::io::{self, Write};
 
+use anyhow::Result;
 use serde_json::{Value, json};
 
-use crate::store::Row;
+use crate::store::{self, Row, Store};
 
 /// Columns a list does not need; `get` shows them.
 const LEFT_OUT_OF_LISTS: &[&str] = &["created_at", "added_at", "granted_at", "updated_at"];
 /// Between two columns.
 const GAP: &str = "  ";
 
-/// What a verb came to. Rows have a field per column.
+/// What a verb came to: for a person, and for a program.
 #[derive(Debug)]
-pub enum Answer {
-    List {
-        /// What they are called, in the plural.
-        noun: String,
-        columns: Vec<&'static str>,
-        rows: Vec<Value>,
-    },
-    One {
-        columns: Vec<&'static str>,
-        row: Value,
-    },
-    Done {
-        text: String,
-        json: Value,
-    },
+pub struct Answer {
+    pub text: String,
+    pub json: Value,
 }
 
+/// A further column of a list: its name, and what it says of a row.
+pub type Column<T> = (&'static str, fn(&Store, &T) -> store::Result<Value>);
+
 impl Answer {
-    pub fn list<T: Row>(rows: &[T]) -> Answer {
-        Answer::List {
-            noun: format!("{}s", T::NOUN),
-            columns: T::COLUMNS.to_vec(),
-            rows: rows.iter().map(Row::to_json).collect(),
-        }
-    }
-
     pub fn one<T: Row>(row: &T) -> Answer {
-        Answer::One { columns: T::COLUMNS.to_vec(), row: row.to_json() }
+        let json = row.to_json();
+        let lines: Vec<_> = T::COLUMNS.iter().map(|column| vec![heading(column), cell(&json[*column])]).collect();
+        Answer { text: aligned(&lines), json }
     }
 
-    /// A list with a column that is no column of the table, a value for each row.
-    pub fn with(self, column: &'static str, values: Vec<Value>) -> Answer {
-        match self {
-            Answer::List { noun, mut columns, mut rows } => {
-                columns.push(column);
-                for (row, value) in rows.iter_mut().zip(values) {
-                    row[column] = value;
-                }
-                Answer::List { noun, columns, rows }
-            }
-            other => other,
-        }
-    }
-
-    pub fn into_json(self) -> Value {
-        match self {
-            Answer::List { rows, .. } => Value::Array(rows),
-            Answer::One { row, .. } => row,
-            Answer::Done { json, .. } => json,
-        }
-    }
-
-    /// Prints it for a person. `labels` are the ids that have a better name.
-    pub fn write_text(&self, labels: &HashMap<String, String>, out: &mut dyn Write) -> io::Result<()> {
-        match self {
-            Answer::Done { text, .. } => writeln!(out, "{text}"),
-            Answer::List { noun, rows, .. } if rows.is_empty() => writeln!(out, "there are no {noun}"),
-            Answer::List { columns, rows, .. } => {
-                let told = |column: &&str| {
-                    !LEFT_OUT_OF_LISTS.contains(column) && rows.iter().any(|row| !row[*column].is_null())
-                };
-                let columns: Vec<&str> = columns.iter().copied().filter(told).collect();
-                let mut lines = vec![columns.iter().map(|column| heading(column)).collect::<Vec<_>>()];
-                lines.extend(rows.iter().map(|row| {
-                    let label = |column: &str| match row[column].as_str().and_then(|id| labels.get(id)) {
-                        Some(label) if column != "id" => cell(&json!(label)),
-                        _ => cell(&row[column]),
-                    };
-                    columns.iter().map(|column| label(column)).collect()
-                }));
-                write_aligned(&lines, out)
-            }
-            Answer::One { columns, row } => {
-                let lines: Vec<_> = columns.iter().map(|column| vec![heading(column), cell(&row[*column])]).collect();
-                write_aligned(&lines, out)
+    /// Rows with a field per column. A person knows a chat by its platform's id.
+    pub fn list<T: Row>(store: &Store, rows: &[T], further: Option<Column<T>>) -> Result<Answer> {
+        let mut values: Vec<_> = rows.iter().map(Row::to_json).collect();
+        let mut columns = T::COLUMNS.to_vec();
+        if let Some((name, of)) = further {
+            columns.push(name);
+            for (value, row) in values.iter_mut().zip(rows) {
+                value[name] = of(store, row)?;
             }
         }
+        columns
+            .retain(|column| !LEFT_OUT_OF_LISTS.contains(column) && values.iter().any(|row| !row[*column].is_null()));
+        let chats = store.messaging_groups()?.into_iter();
+        let labels: HashMap<_, _> = chats.map(|chat| (chat.id, json!(chat.platform_id))).collect();
+        let text = |row: &Value, column: &str| match row[column].as_str().and_then(|id| labels.get(id)) {
+            Some(label) if column != "id" => cell(label),
+            _ => cell(&row[column]),
+        };
+        let mut lines = vec![columns.iter().map(|column| heading(column)).collect::<Vec<_>>()];
+        lines.extend(values.iter().map(|row| columns.iter().map(|column| text(row, column)).collect()));
+        let text = if rows.is_empty() { format!("there are no {}s", T::NOUN) } else { aligned(&lines) };
+        Ok(Answer { text, json: Value::Array(values) })
     }
 }
 
@@ -118,13 +78,12 @@ fn cell(value: &Value) -> String {
     text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
 }
 
-fn write_aligned(lines: &[Vec<String>], out: &mut dyn Write) -> io::Result<()> {
-    let columns = lines.first().map_or(0, Vec::len);
+fn aligned(lines: &[Vec<String>]) -> String {
     let width = |n: usize| lines.iter().map(|line| line[n].chars().count()).max().unwrap_or(0);
-    let widths: Vec<usize> = (0..columns).map(width).collect();
-    for line in lines {
-        let padded: Vec<_> = line.iter().zip(&widths).map(|(text, width)| format!("{text:width$}")).collect();
-        writeln!(out, "{}", padded.join(GAP).trim_end())?;
-    }
-    Ok(())
+    let widths: Vec<usize> = (0..lines[0].len()).map(width).collect();
+    let padded = lines.iter().map(|line| {
+        let cells: Vec<_> = line.iter().zip(&widths).map(|(text, width)| format!("{text:width$}")).collect();
+        cells.join(GAP).trim_end().to_owned()
+    });
+    padded.collect::<Vec<_>>().join("\n")
 }

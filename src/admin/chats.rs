@@ -1,24 +1,19 @@
 //! `nanoclaw chats`: one chat on one platform each, whether an agent hears it or not.
 
-use anyhow::{Result, ensure};
-use clap::{Args, Subcommand};
-use serde_json::json;
+use std::iter;
 
-use super::delete::{Delete, Extent};
-use super::{Admin, Answer, Verbs, note, optional, words};
+use anyhow::{Result, bail, ensure};
+use clap::{Args, Subcommand};
+
+use super::{Admin, Answer, Entity, Kind, note, optional, words};
 use crate::id::new_id;
-use crate::store::{MessagingGroup, UnknownSenderPolicy};
+use crate::store::{MessagingGroup, Store, UnknownSenderPolicy};
 
 /// Platforms whose ids begin with their own name.
 const PREFIXED: &[&str] = &["telegram", "matrix", "discord", "slack"];
 
-#[derive(Debug, Subcommand, Default)]
+#[derive(Debug, Subcommand)]
 pub enum Verb {
-    /// List all, with the agents that hear them
-    #[default]
-    List,
-    /// Show one
-    Get { id: String },
     /// Add one that has not been heard of yet
     Create {
         /// Its platform, such as telegram
@@ -39,8 +34,6 @@ pub enum Verb {
         #[arg(long, value_name = "BOOL")]
         denied: Option<bool>,
     },
-    /// Delete one, and with --cascade its wirings, sessions and destinations
-    Delete(Delete),
 }
 
 #[derive(Debug, Args, PartialEq, Default)]
@@ -66,23 +59,30 @@ impl Flags {
     }
 }
 
-impl Verbs for Verb {
-    fn run(self, admin: &Admin<'_>) -> Result<Answer> {
+impl Entity for MessagingGroup {
+    type Verb = Verb;
+    const KIND: Kind<MessagingGroup> = Kind {
+        names: |chat| iter::once(&chat.platform_id).chain(&chat.name).map(String::as_str).collect(),
+        dependents: |store, chat| store.dependents_of_chat(&chat.id),
+        takes_along: |chat, session| session.messaging_group_id.as_ref() == Some(&chat.id),
+        column: Some(("agents", |store, chat| {
+            Ok(store.wirings_of_chat(&chat.id)?.into_iter().map(|wiring| wiring.agent_group_id).collect())
+        })),
+        ..Kind::new(Store::messaging_groups, |store, chat| {
+            Ok(store.delete_messaging_group_cascade(&chat.id).map(drop)?)
+        })
+    };
+
+    fn run(verb: Verb, admin: &Admin<'_>) -> Result<Answer> {
         let store = &admin.store;
-        match self {
-            Verb::List => {
-                let (chats, wirings) = (store.messaging_groups()?, store.wirings()?);
-                let agents = |chat: &MessagingGroup| {
-                    let of_chat = wirings.iter().filter(|wiring| wiring.messaging_group_id == chat.id);
-                    json!(of_chat.map(|wiring| wiring.agent_group_id.as_str()).collect::<Vec<_>>())
-                };
-                Ok(Answer::list(&chats).with("agents", chats.iter().map(agents).collect()))
-            }
-            Verb::Get { id } => Ok(Answer::one(&admin.chat(&id)?)),
+        match verb {
             Verb::Create { channel, platform_id, flags } => {
                 ensure!(!channel.is_empty() && !platform_id.is_empty(), "--channel and --platform-id may not be empty");
                 if PREFIXED.contains(&channel.as_str()) && !platform_id.starts_with(&format!("{channel}:")) {
                     note(&format!("ids of {channel} are `{channel}:<native id>`; is `{platform_id}` what you mean?"));
+                }
+                if let Some(there) = store.find_messaging_group(&channel, &platform_id)? {
+                    bail!("chat `{platform_id}` on {channel} is there already: `{}`", there.id);
                 }
                 let mut chat = MessagingGroup {
                     id: new_id("chat"),
@@ -95,42 +95,16 @@ impl Verbs for Verb {
                     created_at: admin.now,
                 };
                 flags.apply(&mut chat);
-                if let Some(there) = store.find_messaging_group(&chat.channel_type, &chat.platform_id)? {
-                    anyhow::bail!(
-                        "chat `{}` on {} is there already: `{}`",
-                        chat.platform_id,
-                        chat.channel_type,
-                        there.id
-                    );
-                }
                 store.create_messaging_group(&chat)?;
                 Ok(Answer::one(&chat))
             }
-            Verb::Update { id, flags, denied } => {
-                ensure!(flags != Flags::default() || denied.is_some(), "nothing to change: give a flag, see --help");
-                let chat = admin.change(|| {
-                    let mut chat = admin.chat(&id)?;
-                    flags.apply(&mut chat);
-                    if let Some(denied) = denied {
-                        chat.denied_at = denied.then_some(chat.denied_at.unwrap_or(admin.now));
-                    }
-                    store.update_messaging_group(&chat)?;
-                    Ok(chat)
-                })?;
-                Ok(Answer::one(&chat))
-            }
-            Verb::Delete(args) => {
-                let chat = admin.chat(&args.id)?;
-                let mut sessions = store.sessions()?;
-                sessions.retain(|session| session.messaging_group_id.as_ref() == Some(&chat.id));
-                let extent =
-                    Extent { dependents: store.dependents_of_chat(&chat.id)?, kept: admin.folders_of(&sessions) };
-                args.run(&chat, extent, || {
-                    admin.delete_with_containers(&sessions, || {
-                        Ok(store.delete_messaging_group_cascade(&chat.id).map(drop)?)
-                    })
-                })
-            }
+            Verb::Update { id, flags, denied } => admin.update(&id, (flags, denied), |chat, (flags, denied)| {
+                flags.apply(chat);
+                if let Some(denied) = denied {
+                    chat.denied_at = denied.then_some(chat.denied_at.unwrap_or(admin.now));
+                }
+                Ok(store.update_messaging_group(chat)?)
+            }),
         }
     }
 }

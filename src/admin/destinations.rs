@@ -1,11 +1,10 @@
 //! `nanoclaw destinations`: where an agent may write to, and what it calls that place.
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail};
 use clap::{Args, Subcommand};
 
-use super::delete::{DryRun, Extent};
-use super::{Admin, Answer, Verbs};
-use crate::store::Target;
+use super::{Admin, Answer, DryRun, Verbs, listed};
+use crate::store::{AgentGroup, MessagingGroup, StoreError, Target};
 
 #[derive(Debug, Subcommand, Default)]
 pub enum Verb {
@@ -53,33 +52,32 @@ impl Verbs for Verb {
     fn run(self, admin: &Admin<'_>) -> Result<Answer> {
         let store = &admin.store;
         match self {
-            Verb::List => Ok(Answer::list(&store.destinations()?)),
+            Verb::List => Answer::list(store, &store.destinations()?, None),
             Verb::Add { name, to } => {
-                let group = admin.group(&name.group)?;
-                let chat = to.chat.map(|word| admin.chat(&word)).transpose()?;
-                let agent = to.to_group.map(|word| admin.group(&word)).transpose()?;
+                let group = admin.find::<AgentGroup>(&name.group)?;
+                let chat = to.chat.map(|word| admin.find::<MessagingGroup>(&word)).transpose()?;
+                let agent = to.to_group.map(|word| admin.find::<AgentGroup>(&word)).transpose()?;
                 let target = match (&chat, &agent) {
                     (Some(chat), _) => Target::Channel(&chat.id),
                     (None, Some(agent)) => Target::Agent(&agent.id),
-                    (None, None) => anyhow::bail!("give --chat or --to-group"),
+                    (None, None) => bail!("give --chat or --to-group"),
                 };
-                if let Some(there) = store.find_destination(&group.id, &name.name)? {
-                    let same = Some(&there.target_id) == chat.as_ref().map(|c| &c.id).or(agent.as_ref().map(|a| &a.id));
-                    ensure!(same, "`{}` of `{}` leads elsewhere: remove it first", name.name, group.folder);
-                }
-                let granted = admin
-                    .change(|| Ok(store.grant_destination(&group.id, &name.name, target, admin.now)?.into_inner()))?;
+                let granted =
+                    admin.change(|| match store.grant_destination(&group.id, &name.name, target, admin.now) {
+                        Err(StoreError::Conflict { .. }) => {
+                            bail!("`{}` of `{}` leads elsewhere: remove it first", name.name, group.folder)
+                        }
+                        granted => Ok(granted?.into_inner()),
+                    })?;
                 Ok(Answer::one(&granted))
             }
             Verb::Remove { name, dry_run } => {
-                let group = admin.group(&name.group)?;
+                let group = admin.find::<AgentGroup>(&name.group)?;
+                let known = store.destinations_of(&group.id)?.into_iter().map(|row| row.local_name).collect::<Vec<_>>();
                 let there = store.find_destination(&group.id, &name.name)?.with_context(|| {
-                    let known = store.destinations_of(&group.id).unwrap_or_default();
-                    let known: Vec<_> = known.into_iter().map(|row| row.local_name).collect();
-                    let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
-                    format!("`{}` has no destination `{}`; it has: {known}", group.folder, name.name)
+                    format!("`{}` has no destination `{}`; it has: {}", group.folder, name.name, listed(&known))
                 })?;
-                dry_run.run(&there, Extent::default(), || {
+                dry_run.remove(&there, || {
                     admin.change(|| Ok(store.revoke_destination(&group.id, &there.local_name).map(drop)?))
                 })
             }

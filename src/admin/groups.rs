@@ -6,21 +6,15 @@ use std::fs::DirBuilder;
 use std::os::unix::fs::DirBuilderExt;
 
 use anyhow::{Context, Result, bail, ensure};
-use clap::{Args, Subcommand};
+use clap::Subcommand;
 use serde_json::json;
 
-use super::delete::{Delete, Extent};
 use super::sessions::checked_provider;
-use super::{Admin, Answer, Verbs};
-use crate::store::{AgentGroup, Store, local_name, validate_agent_group_id, validate_folder};
+use super::{Admin, Answer, Entity, Kind};
+use crate::store::{AgentGroup, Store, local_name, validate_folder};
 
-#[derive(Debug, Subcommand, Default)]
+#[derive(Debug, Subcommand)]
 pub enum Verb {
-    /// List all
-    #[default]
-    List,
-    /// Show one, by id, folder or name
-    Get { id: String },
     /// Add an agent, with a folder of its own
     Create {
         /// What people call it
@@ -39,11 +33,13 @@ pub enum Verb {
     /// Change one
     Update {
         id: String,
-        #[command(flatten)]
-        flags: Flags,
+        /// What people call it
+        #[arg(long)]
+        name: Option<String>,
+        /// Its provider (empty: the install's)
+        #[arg(long)]
+        provider: Option<String>,
     },
-    /// Delete one, and with --cascade what depends on it; its folder stays
-    Delete(Delete),
     /// Stop its containers; the next message starts a fresh one
     Restart { id: String },
     /// What its containers are made of
@@ -51,22 +47,19 @@ pub enum Verb {
     Config(config::Verb),
 }
 
-#[derive(Debug, Args, PartialEq)]
-pub struct Flags {
-    /// What people call it
-    #[arg(long)]
-    name: Option<String>,
-    /// Its provider (empty: the install's)
-    #[arg(long)]
-    provider: Option<String>,
-}
+impl Entity for AgentGroup {
+    type Verb = Verb;
+    const KIND: Kind<AgentGroup> = Kind {
+        names: |group| vec![&group.folder, &group.name],
+        dependents: |store, group| store.dependents_of_group(&group.id),
+        takes_along: |group, session| session.agent_group_id == group.id,
+        folder: |home, group| Some(home.group(&group.folder)),
+        ..Kind::new(Store::agent_groups, |store, group| Ok(store.delete_agent_group_cascade(&group.id).map(drop)?))
+    };
 
-impl Verbs for Verb {
-    fn run(self, admin: &Admin<'_>) -> Result<Answer> {
+    fn run(verb: Verb, admin: &Admin<'_>) -> Result<Answer> {
         let store = &admin.store;
-        match self {
-            Verb::List => Ok(Answer::list(&store.agent_groups()?)),
-            Verb::Get { id } => Ok(Answer::one(&admin.group(&id)?)),
+        match verb {
             Verb::Create { name, folder, id, provider } => {
                 ensure!(!name.trim().is_empty(), "--name may not be empty");
                 let agent_provider = provider.map(checked_provider).transpose()?.flatten();
@@ -76,7 +69,6 @@ impl Verbs for Verb {
                     bail!("the folder `{folder}` is that of agent group `{}`", there.id);
                 }
                 let id = id.map_or_else(|| free(store, &folder), Ok)?;
-                validate_agent_group_id(&id)?;
                 let group = AgentGroup { id, name, folder, agent_provider, created_at: admin.now };
                 store.transaction(|| -> Result<()> {
                     store.create_agent_group(&group)?;
@@ -84,40 +76,19 @@ impl Verbs for Verb {
                 })?;
                 Ok(Answer::one(&group))
             }
-            Verb::Update { id, flags } => {
-                ensure!(
-                    flags.name.is_some() || flags.provider.is_some(),
-                    "nothing to change: give --name or --provider"
-                );
-                let group = admin.change(|| {
-                    let mut group = admin.group(&id)?;
-                    if let Some(name) = flags.name {
+            Verb::Update { id, name, provider } => {
+                admin.update(&id, (name, provider), |group: &mut AgentGroup, (name, provider)| {
+                    if let Some(name) = name {
                         ensure!(!name.trim().is_empty(), "--name may not be empty");
                         group.name = name;
                     }
-                    if let Some(provider) = flags.provider {
+                    if let Some(provider) = provider {
                         group.agent_provider = checked_provider(provider)?;
                     }
-                    store.update_agent_group(&group)?;
-                    Ok(group)
-                })?;
-                Ok(Answer::one(&group))
-            }
-            Verb::Delete(args) => {
-                let group = admin.group(&args.id)?;
-                let mut sessions = store.sessions()?;
-                sessions.retain(|session| session.agent_group_id == group.id);
-                let mut kept = admin.folders_of(&sessions);
-                let folder = admin.home.group(&group.folder);
-                kept.extend(folder.exists().then(|| folder.display().to_string()));
-                let extent = Extent { dependents: store.dependents_of_group(&group.id)?, kept };
-                args.run(&group, extent, || {
-                    admin.delete_with_containers(&sessions, || {
-                        Ok(store.delete_agent_group_cascade(&group.id).map(drop)?)
-                    })
+                    Ok(store.update_agent_group(group)?)
                 })
             }
-            Verb::Restart { id } => restart(admin, &admin.group(&id)?),
+            Verb::Restart { id } => restart(admin, &admin.find(&id)?),
             Verb::Config(verb) => verb.run(admin),
         }
     }
@@ -131,7 +102,7 @@ fn restart(admin: &Admin<'_>, group: &AgentGroup) -> Result<Answer> {
         [] => format!("no container of `{}` runs", group.folder),
         names => format!("stopped {}; the next message starts a fresh one", names.join(", ")),
     };
-    Ok(Answer::Done { text, json: json!({ "stopped": stopped }) })
+    Ok(Answer { text, json: json!({ "stopped": stopped }) })
 }
 
 /// An id or a folder, made of a name, that no group has.

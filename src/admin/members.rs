@@ -3,9 +3,8 @@
 use anyhow::{Context, Result};
 use clap::{Args, Subcommand};
 
-use super::delete::{DryRun, Extent};
-use super::{Admin, Answer, Verbs};
-use crate::store::Member;
+use super::{Admin, Answer, DryRun, Verbs};
+use crate::store::{AgentGroup, Member, User};
 
 #[derive(Debug, Subcommand, Default)]
 pub enum Verb {
@@ -41,9 +40,9 @@ impl Verbs for Verb {
             members.find(|member| member.user_id == user).with_context(|| format!("`{user}` is no member of `{group}`"))
         };
         match self {
-            Verb::List => Ok(Answer::list(&store.members()?)),
+            Verb::List => Answer::list(store, &store.members()?, None),
             Verb::Add(who) => {
-                let group = admin.group(&who.group)?;
+                let group = admin.find::<AgentGroup>(&who.group)?;
                 let member = Member {
                     user_id: admin.user_or_new(&who.user)?.id,
                     agent_group_id: group.id,
@@ -54,10 +53,9 @@ impl Verbs for Verb {
                 Ok(Answer::one(&find(&member.user_id, &member.agent_group_id)?))
             }
             Verb::Remove { who, dry_run } => {
-                let member = find(&admin.user(&who.user)?.id, &admin.group(&who.group)?.id)?;
-                dry_run.run(&member, Extent::default(), || {
-                    Ok(store.remove_member(&member.user_id, &member.agent_group_id).map(drop)?)
-                })
+                let (user, group) = (admin.find::<User>(&who.user)?, admin.find::<AgentGroup>(&who.group)?);
+                let member = find(&user.id, &group.id)?;
+                dry_run.remove(&member, || Ok(store.remove_member(&user.id, &group.id).map(drop)?))
             }
         }
     }

@@ -5,10 +5,9 @@ use clap::{Args, Subcommand};
 use nanoclaw_session::time::format_utc;
 use serde_json::json;
 
-use super::delete::{DryRun, Extent};
-use super::{Admin, Answer, Verbs, words};
+use super::{Admin, Answer, DryRun, Verbs, listed, words};
 use crate::router::pairing;
-use crate::store::{PAIRING_VALID_MINUTES, Role, RoleGrant, Store};
+use crate::store::{AgentGroup, PAIRING_VALID_MINUTES, Role, RoleGrant, Store, User};
 
 #[derive(Debug, Subcommand, Default)]
 pub enum Verb {
@@ -46,7 +45,7 @@ pub struct Grant {
 impl Grant {
     fn agent_group_id(&self, admin: &Admin<'_>) -> Result<Option<String>> {
         ensure!(self.group.is_none() || self.role == Role::Admin, "an owner is global: leave --group out");
-        self.group.as_deref().map(|word| Ok(admin.group(word)?.id)).transpose()
+        self.group.as_deref().map(|word| Ok(admin.find::<AgentGroup>(word)?.id)).transpose()
     }
 }
 
@@ -54,7 +53,7 @@ impl Verbs for Verb {
     fn run(self, admin: &Admin<'_>) -> Result<Answer> {
         let store = &admin.store;
         match self {
-            Verb::List => Ok(Answer::list(&store.roles()?)),
+            Verb::List => Answer::list(store, &store.roles()?, None),
             Verb::Grant(args) => {
                 let agent_group_id = args.agent_group_id(admin)?;
                 let grant = RoleGrant {
@@ -74,12 +73,12 @@ impl Verbs for Verb {
                     pairing.code
                 );
                 let json = json!({ "code": pairing.code, "expires_at": format_utc(pairing.expires_at) });
-                Ok(Answer::Done { text, json })
+                Ok(Answer { text, json })
             }
             Verb::Revoke { grant, dry_run } => {
                 let agent_group_id = grant.agent_group_id(admin)?;
-                let role = find(store, &admin.user(&grant.user)?.id, grant.role, agent_group_id.as_deref())?;
-                dry_run.run(&role, Extent::default(), || {
+                let role = find(store, &admin.find::<User>(&grant.user)?.id, grant.role, agent_group_id.as_deref())?;
+                dry_run.remove(&role, || {
                     store.transaction(|| {
                         if role.role == Role::Owner {
                             keep_an_owner(store, &role.user_id)?;
@@ -94,18 +93,12 @@ impl Verbs for Verb {
 
 fn find(store: &Store, user_id: &str, role: Role, agent_group_id: Option<&str>) -> Result<RoleGrant> {
     let roles = store.roles_of_user(user_id)?;
-    let has: Vec<String> = roles
-        .iter()
-        .map(|grant| match &grant.agent_group_id {
-            Some(group) => format!("{} of {group}", grant.role),
-            None => format!("{} of all", grant.role),
-        })
-        .collect();
-    let has = if has.is_empty() { "none".to_owned() } else { has.join(", ") };
+    let over = |group: Option<&str>| group.unwrap_or("all").to_owned();
+    let has: Vec<_> = roles.iter().map(|g| format!("{} of {}", g.role, over(g.agent_group_id.as_deref()))).collect();
     roles
         .into_iter()
         .find(|grant| grant.role == role && grant.agent_group_id.as_deref() == agent_group_id)
-        .with_context(|| format!("`{user_id}` is no {role} of {}; roles: {has}", agent_group_id.unwrap_or("all")))
+        .with_context(|| format!("`{user_id}` is no {role} of {}; roles: {}", over(agent_group_id), listed(&has)))
 }
 
 /// Errors when nobody but this user is an owner: an install without one obeys nobody.

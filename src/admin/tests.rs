@@ -38,7 +38,7 @@ impl Place {
         let home = self.tmp.path().display();
         let args = format!("nanoclaw --home {home} {words}");
         let mut out = Vec::new();
-        let code = crate::cmd::main_with(args.split(' ').map(OsString::from), &mut out);
+        let code = crate::cmd::main(args.split(' ').map(OsString::from), &mut out);
         let code = code.map_err(|e| format!("{e:#}"))?;
         let text = String::from_utf8(out).unwrap();
         if format!("{code:?}").contains("(0)") { Ok(text) } else { Err(format!("usage {code:?}")) }
@@ -108,7 +108,7 @@ fn every_resource_lists_as_text_and_as_one_json_document() {
 fn a_home_that_was_not_set_up_is_an_error_with_the_remedy() {
     let tmp = tempfile::tempdir().unwrap();
     let args = ["nanoclaw", "--home", tmp.path().to_str().unwrap(), "groups"].map(OsString::from);
-    let error = crate::cmd::main_with(args, &mut Vec::new()).unwrap_err().to_string();
+    let error = crate::cmd::main(args, &mut Vec::new()).unwrap_err().to_string();
     assert!(error.contains("nanoclaw init"), "{error}");
     assert_eq!(tmp.path().read_dir().unwrap().count(), 0, "nothing was made");
 }
@@ -348,6 +348,9 @@ fn users_are_added_named_and_deleted() {
     assert_eq!(place.json("users update Ada --display-name=")["display_name"], Value::Null);
     assert!(place.error("users create --id ada").contains("<channel>:<handle>"));
     assert!(place.error("users create --id telegram:42").contains("already taken"));
+    assert!(place.error("users get telegram:4").contains("there is no user"), "nobody is meant by the start of an id");
+    let member = place.json("members add --user telegram:4 --group main");
+    assert_eq!(member["user_id"], "telegram:4", "and nobody else is let in");
     place.text("members add --user telegram:42 --group main");
     assert!(place.error("users delete telegram:42").contains("1 members"));
     place.text("users delete telegram:42 --cascade");

@@ -1,19 +1,13 @@
 //! `nanoclaw users`: whoever wrote, or was named by an admin.
 
-use anyhow::{Result, ensure};
+use anyhow::Result;
 use clap::Subcommand;
 
-use super::delete::{Delete, Extent};
-use super::{Admin, Answer, Verbs, optional, roles};
-use crate::store::User;
+use super::{Admin, Answer, Entity, Kind, optional, roles};
+use crate::store::{Store, User};
 
-#[derive(Debug, Subcommand, Default)]
+#[derive(Debug, Subcommand)]
 pub enum Verb {
-    /// List all
-    #[default]
-    List,
-    /// Show one
-    Get { id: String },
     /// Add one who has not written yet
     Create {
         /// <channel>:<native user id>
@@ -30,16 +24,22 @@ pub enum Verb {
         #[arg(long, value_name = "NAME")]
         display_name: Option<String>,
     },
-    /// Delete one, and with --cascade their roles and memberships
-    Delete(Delete),
 }
 
-impl Verbs for Verb {
-    fn run(self, admin: &Admin<'_>) -> Result<Answer> {
+impl Entity for User {
+    type Verb = Verb;
+    const KIND: Kind<User> = Kind {
+        names: |user| user.display_name.as_deref().into_iter().collect(),
+        dependents: |store, user| store.dependents_of_user(&user.id),
+        ..Kind::new(Store::users, |store, user| {
+            roles::keep_an_owner(store, &user.id)?;
+            Ok(store.delete_user_cascade(&user.id)?)
+        })
+    };
+
+    fn run(verb: Verb, admin: &Admin<'_>) -> Result<Answer> {
         let store = &admin.store;
-        match self {
-            Verb::List => Ok(Answer::list(&store.users()?)),
-            Verb::Get { id } => Ok(Answer::one(&admin.user(&id)?)),
+        match verb {
             Verb::Create { id, display_name } => {
                 let kind = id.split_once(':').map_or("", |(kind, _)| kind).to_owned();
                 let display_name = display_name.and_then(optional);
@@ -47,26 +47,10 @@ impl Verbs for Verb {
                 store.create_user(&user)?;
                 Ok(Answer::one(&user))
             }
-            Verb::Update { id, display_name } => {
-                ensure!(display_name.is_some(), "nothing to change: give --display-name");
-                let user = store.transaction(|| -> Result<User> {
-                    let mut user = admin.user(&id)?;
-                    user.display_name = display_name.and_then(optional);
-                    store.update_user(&user)?;
-                    Ok(user)
-                })?;
-                Ok(Answer::one(&user))
-            }
-            Verb::Delete(args) => {
-                let user = admin.user(&args.id)?;
-                let extent = Extent { dependents: store.dependents_of_user(&user.id)?, kept: Vec::new() };
-                args.run(&user, extent, || {
-                    store.transaction(|| {
-                        roles::keep_an_owner(store, &user.id)?;
-                        Ok(store.delete_user_cascade(&user.id)?)
-                    })
-                })
-            }
+            Verb::Update { id, display_name } => admin.update(&id, display_name, |user: &mut User, name| {
+                user.display_name = name.and_then(optional);
+                Ok(store.update_user(user)?)
+            }),
         }
     }
 }

@@ -1,24 +1,21 @@
 //! `nanoclaw wirings`: which agent hears which chat, and what makes it answer.
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, bail};
 use clap::{Args, Subcommand};
 use regex_lite::Regex;
 
-use super::delete::{Delete, Extent};
-use super::{Admin, Answer, Verbs, optional, pick, words};
+use super::{Admin, Answer, Entity, Kind, optional, words};
 use crate::id::new_id;
-use crate::store::{Dependent, EngageMode, IgnoredMessagePolicy, SenderScope, SessionMode, Target, Threads, Wiring};
+use crate::store::{
+    AgentGroup, Dependent, EngageMode, IgnoredMessagePolicy, MessagingGroup, SenderScope, SessionMode, Store, Target,
+    Threads, Wiring,
+};
 
 /// Platforms whose groups have threads.
 const THREADED: &[&str] = &["discord", "matrix", "slack"];
 
-#[derive(Debug, Subcommand, Default)]
+#[derive(Debug, Subcommand)]
 pub enum Verb {
-    /// List all, chat by chat, in the order they are judged
-    #[default]
-    List,
-    /// Show one
-    Get { id: String },
     /// Let an agent hear a chat, and write to it
     Create {
         /// The chat, by id, platform id or name
@@ -36,8 +33,6 @@ pub enum Verb {
         #[command(flatten)]
         flags: Flags,
     },
-    /// Delete one, and the agent's permission to write to the chat
-    Delete(Delete),
 }
 
 #[derive(Debug, Args, PartialEq, Default)]
@@ -89,15 +84,25 @@ impl Flags {
     }
 }
 
-impl Verbs for Verb {
-    fn run(self, admin: &Admin<'_>) -> Result<Answer> {
+impl Entity for Wiring {
+    type Verb = Verb;
+    const KIND: Kind<Wiring> = Kind {
+        abbreviated: true,
+        dependents: |store, wiring| {
+            let chat = Target::Channel(&wiring.messaging_group_id);
+            let destination = store.find_destination_to(&wiring.agent_group_id, chat)?;
+            Ok(destination.map(|_| Dependent { noun: "destinations", count: 1 }).into_iter().collect())
+        },
+        // The permission to write to the chat came with the wiring and goes with it.
+        needs_cascade: false,
+        ..Kind::new(Store::wirings, |store, wiring| Ok(store.delete_wiring(&wiring.id).map(drop)?))
+    };
+
+    fn run(verb: Verb, admin: &Admin<'_>) -> Result<Answer> {
         let store = &admin.store;
-        let wiring = |word: &str| pick(store.wirings()?, word, |_| Vec::new());
-        match self {
-            Verb::List => Ok(Answer::list(&store.wirings()?)),
-            Verb::Get { id } => Ok(Answer::one(&wiring(&id)?)),
+        match verb {
             Verb::Create { chat, group, flags } => {
-                let (mut chat, group) = (admin.chat(&chat)?, admin.group(&group)?);
+                let (mut chat, group) = (admin.find::<MessagingGroup>(&chat)?, admin.find::<AgentGroup>(&group)?);
                 if let Some(there) = store.find_wiring(&chat.id, &group.id)? {
                     bail!("`{}` hears this chat already, by wiring `{}`: update that one", group.folder, there.id);
                 }
@@ -119,25 +124,10 @@ impl Verbs for Verb {
                 })?;
                 Ok(Answer::one(&wiring))
             }
-            Verb::Update { id, flags } => {
-                ensure!(flags != Flags::default(), "nothing to change: give a flag, see --help");
-                let updated = store.transaction(|| -> Result<Wiring> {
-                    let mut wiring = wiring(&id)?;
-                    flags.apply(&mut wiring)?;
-                    store.update_wiring(&wiring)?;
-                    Ok(wiring)
-                })?;
-                Ok(Answer::one(&updated))
-            }
-            Verb::Delete(args) => {
-                let wiring = wiring(&args.id)?;
-                let chat = Target::Channel(&wiring.messaging_group_id);
-                // It came with the wiring and goes with it, so it needs no --cascade.
-                let destination = store.find_destination_to(&wiring.agent_group_id, chat)?;
-                let dependents = destination.map(|_| Dependent { noun: "destination", count: 1 }).into_iter().collect();
-                let extent = Extent { dependents, kept: Vec::new() };
-                args.dry_run.run(&wiring, extent, || admin.change(|| Ok(store.delete_wiring(&wiring.id).map(drop)?)))
-            }
+            Verb::Update { id, flags } => admin.update(&id, flags, |wiring, flags| {
+                flags.apply(wiring)?;
+                Ok(store.update_wiring(wiring)?)
+            }),
         }
     }
 }

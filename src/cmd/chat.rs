@@ -16,11 +16,13 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use nanoclaw_session::layout::confined_file_name;
 
 use super::{ChatArgs, NO_ANSWER};
+use crate::admin;
 use crate::channel::cli::wire::{FromClient, ToClient, WireAddress, WireTurnResult};
 use crate::channel::cli::{CHANNEL, LOCAL_CHAT};
 use crate::destinations;
 use crate::home::Home;
 use crate::setup;
+use crate::store::AgentGroup;
 
 pub fn run(home: &Home, args: &ChatArgs) -> Result<ExitCode> {
     let chat = chat_for(home, args.to.as_deref())?;
@@ -44,10 +46,7 @@ pub fn run(home: &Home, args: &ChatArgs) -> Result<ExitCode> {
 fn chat_for(home: &Home, group: Option<&str>) -> Result<String> {
     let Some(word) = group else { return Ok(LOCAL_CHAT.to_owned()) };
     let store = super::open_store(home)?;
-    let group = store.resolve_agent_group(word).map_err(|e| {
-        let known = store.agent_groups().unwrap_or_default().into_iter().map(|g| g.folder).collect::<Vec<_>>();
-        anyhow::anyhow!("{e}; there are: {}", known.join(", "))
-    })?;
+    let group: AgentGroup = admin::find(&store, word)?;
     if let Some(local) = store.find_messaging_group(CHANNEL, LOCAL_CHAT)? {
         if store.find_wiring(&local.id, &group.id)?.is_some() {
             return Ok(LOCAL_CHAT.to_owned());
@@ -107,10 +106,8 @@ fn one_turn(home: &Home, chat: &str, text: String, args: &ChatArgs) -> Result<Ex
         stream.set_read_timeout(Some(left.max(Duration::from_millis(1))))?;
         let mut line = String::new();
         match lines.read_line(&mut line) {
-            Ok(0) => bail!(
-                "nanoclaw went away{}",
-                if accepted { "; your message is kept" } else { " before it took your message" }
-            ),
+            Ok(0) if accepted => bail!("nanoclaw went away; your message is kept"),
+            Ok(0) => bail!("nanoclaw went away before it took your message"),
             Ok(_) => {}
             Err(e) if matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => {
                 eprintln!("no answer in {} s; it will be shown when you come back", args.timeout);

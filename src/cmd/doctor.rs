@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::Result;
@@ -9,11 +10,11 @@ use nanoclaw_session::layout::SessionDir;
 use rustix::process::{getegid, geteuid};
 use serde::Serialize;
 
-use super::Format;
+use super::JsonArgs;
 use super::status::disk_available;
-use crate::config::Settings;
-use crate::container::docker::Docker;
-use crate::container::spec::User;
+use crate::config::{ContainerSettings, Settings};
+use crate::container::docker::{Docker, DockerError};
+use crate::container::spec::{RUNNER, User};
 use crate::home::Home;
 use crate::store::Store;
 
@@ -31,15 +32,18 @@ struct Check {
     remedy: Option<&'static str>,
 }
 
-pub fn run(home: &Home, settings: &Settings, format: Format) -> Result<ExitCode> {
+pub fn run(home: &Home, args: &JsonArgs) -> Result<ExitCode> {
+    let Settings { containers, .. } = Settings::load(home)?;
     home.create()?;
     let mut checks = Vec::new();
     let mut check = |name, result: Result<String, String>, remedy| {
-        if format == Format::Text {
-            print(name, &result, remedy);
-        }
         let ok = result.is_ok();
         let found = result.unwrap_or_else(|e| e);
+        match (args.json, ok) {
+            (true, _) => {}
+            (false, true) => println!("ok      {name}: {found}"),
+            (false, false) => println!("FAILED  {name}: {found}\n        {remedy}"),
+        }
         checks.push(Check { name, ok, found, remedy: (!ok).then_some(remedy) });
         ok
     };
@@ -48,52 +52,24 @@ pub fn run(home: &Home, settings: &Settings, format: Format) -> Result<ExitCode>
     check("disk", disk(home), "free some space: a full disk stops new messages");
     check("database", database(home), "restore data/v2.db from a backup");
     check("clock", clock(), "set the clock (`timedatectl`): tasks wait for a sane one");
-    let docker = Docker::new(&settings.containers.docker);
-    let engine =
-        check("docker", docker.ping().map_err(|e| e.to_string()), "install and start Docker: `make run` does both");
-    let runner = &settings.containers.runner;
-    let has_runner = check(
-        "runner",
-        if runner.is_file() { Ok(runner.display().to_string()) } else { Err(format!("not at {}", runner.display())) },
-        "build it: `make build`",
-    );
-    let image = &settings.containers.image;
-    let has_image = engine && {
-        let found = match docker.image_id(image) {
-            Ok(Some(id)) => Ok(format!("{image} {}", id.trim_start_matches("sha256:").get(..12).unwrap_or(&id))),
-            Ok(None) => Err(format!("there is no {image}")),
-            Err(e) => Err(e.to_string()),
-        };
-        check("image", found, "build it: `make image`")
-    };
-    if has_image && has_runner {
-        let found = runner_in_image(home, settings, &docker);
-        check(
-            "runner-in-image",
-            found,
-            "the runner must be static and out/ writable for the container's user: `make build`",
-        );
-    }
-    if has_image {
-        check(
-            "memory-limit",
-            memory_limit(settings, &docker),
-            "enable the memory cgroup (on a Pi: cgroup_enable=memory in cmdline.txt)",
-        );
+    let docker = Docker::new(&containers.docker);
+    let version = docker.ping().map_err(|e| e.to_string());
+    let engine = check("docker", version, "install and start Docker: `make run` does both");
+    let runner = containers.runner.display().to_string();
+    let found = if containers.runner.is_file() { Ok(runner) } else { Err(format!("not at {runner}")) };
+    let has_runner = check("runner", found, "build it: `make build`");
+    if engine && check("image", image(&containers, &docker), "build it: `make image`") {
+        if has_runner {
+            let remedy = "the runner must be static and out/ writable for the container's user: `make build`";
+            check("runner-in-image", runner_in_image(home, &containers, &docker), remedy);
+        }
+        let remedy = "enable the memory cgroup (on a Pi: cgroup_enable=memory in cmdline.txt)";
+        check("memory-limit", memory_limit(&containers, &docker), remedy);
     }
 
     let failed = checks.iter().any(|c| !c.ok);
-    if format == Format::Json {
-        println!("{}", serde_json::to_string_pretty(&checks)?);
-    }
+    args.print(&checks, || {})?;
     Ok(ExitCode::from(u8::from(failed)))
-}
-
-fn print(name: &str, result: &Result<String, String>, remedy: &str) {
-    match result {
-        Ok(found) => println!("ok      {name}: {found}"),
-        Err(found) => println!("FAILED  {name}: {found}\n        {remedy}"),
-    }
 }
 
 fn private(home: &Home) -> Result<String, String> {
@@ -134,65 +110,58 @@ fn clock() -> Result<String, String> {
     if now.as_second() > BUILT_AFTER { Ok(now.to_string()) } else { Err(format!("it says {now}")) }
 }
 
+fn image(containers: &ContainerSettings, docker: &Docker) -> Result<String, String> {
+    let name = &containers.image;
+    match docker.image_id(name) {
+        Ok(Some(id)) => Ok(format!("{name} {}", id.trim_start_matches("sha256:").get(..12).unwrap_or(&id))),
+        Ok(None) => Err(format!("there is no {name}")),
+        Err(e) => Err(e.to_string()),
+    }
+}
+
 /// Runs the real runner in the real image as the real user, on a folder laid out like a session.
-fn runner_in_image(home: &Home, settings: &Settings, docker: &Docker) -> Result<String, String> {
+fn runner_in_image(home: &Home, containers: &ContainerSettings, docker: &Docker) -> Result<String, String> {
     let user = User::for_host(geteuid().as_raw(), getegid().as_raw());
     let root = home.data().join("doctor");
     let dir = SessionDir::new(&root);
-    let probe = || -> Result<Vec<u8>> {
+    let probe = || -> Result<String> {
         dir.prepare()?;
         std::os::unix::fs::chown(dir.out(), Some(user.uid), Some(user.gid))?;
-        let mount = |source: &std::path::Path, target: &str, access: &str| {
-            format!("type=bind,source={},target={target}{access}", source.display())
-        };
-        Ok(docker.try_out(&[
-            "run",
-            "--rm",
-            "--pull=never",
+        let mount = |source: &Path, to: &str| format!("--mount=type=bind,source={},target={to}", source.display());
+        let options = [
             "--read-only",
             "--cap-drop=ALL",
-            "--network=none",
             &format!("--user={}:{}", user.uid, user.gid),
-            "--mount",
-            &mount(dir.root(), "/workspace", ",readonly"),
-            "--mount",
-            &mount(&dir.out(), "/workspace/out", ""),
-            "--mount",
-            &mount(&settings.containers.runner, crate::container::spec::RUNNER, ",readonly"),
-            "--entrypoint",
-            crate::container::spec::RUNNER,
-            &settings.containers.image,
-            "probe",
-        ])?)
+            &format!("{},readonly", mount(dir.root(), "/workspace")),
+            &mount(&dir.out(), "/workspace/out"),
+            &format!("{},readonly", mount(&containers.runner, RUNNER)),
+        ];
+        let line = in_image(containers, docker, &options, &[RUNNER, "probe"])?;
+        Ok(String::from_utf8_lossy(&line).trim().to_owned())
     };
     let result = probe();
     // What is left is a few empty files in our own folder.
     let _ = fs::remove_dir_all(&root);
-    match result {
-        Ok(line) => Ok(String::from_utf8_lossy(&line).trim().to_owned()),
-        Err(e) => Err(format!("{e:#}")),
-    }
+    result.map_err(|e| format!("{e:#}"))
 }
 
 /// Some kernels accept a limit and do not enforce it: ask for more than is allowed and see.
-fn memory_limit(settings: &Settings, docker: &Docker) -> Result<String, String> {
+fn memory_limit(containers: &ContainerSettings, docker: &Docker) -> Result<String, String> {
     let greedy = "import sys\nb=bytearray(96*1024*1024)\nfor i in range(0,len(b),4096): b[i]=1\nprint('got it')";
-    let args = [
-        "run",
-        "--rm",
-        "--pull=never",
-        "--network=none",
-        "--memory=48m",
-        "--memory-swap=48m",
-        "--entrypoint",
-        "python3",
-        &settings.containers.image,
-        "-c",
-        greedy,
-    ];
-    match docker.try_out(&args) {
+    match in_image(containers, docker, &["--memory=48m", "--memory-swap=48m"], &["python3", "-c", greedy]) {
         Ok(_) => Err("a container got twice its limit".into()),
-        Err(crate::container::docker::DockerError::Failed(why)) if !why.contains("got it") => Ok("enforced".into()),
+        Err(DockerError::Failed(why)) if !why.contains("got it") => Ok("enforced".into()),
         Err(e) => Err(e.to_string()),
     }
+}
+
+/// What a command prints in a container of the image.
+fn in_image(
+    containers: &ContainerSettings,
+    docker: &Docker,
+    options: &[&str],
+    command: &[&str],
+) -> Result<Vec<u8>, DockerError> {
+    let base = ["run", "--rm", "--pull=never", "--network=none", "--entrypoint", command[0]];
+    docker.try_out(&[&base, options, &[&containers.image], &command[1..]].concat())
 }

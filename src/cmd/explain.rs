@@ -6,11 +6,10 @@ use anyhow::Result;
 use nanoclaw_session::content::ChatIn;
 use serde_json::json;
 
-use super::status::memory_available;
-use super::{ExplainArgs, FAILURE, Format, open_store};
+use super::{ExplainArgs, FAILURE, open_store};
 use crate::channel::{Chat, ChatKind, InboundMessage, Mention, Threads, user_id};
 use crate::config::Settings;
-use crate::explain::{self, Finding, Limits};
+use crate::explain::{self, Finding};
 use crate::home::Home;
 use crate::store::Store;
 
@@ -18,26 +17,14 @@ pub fn run(home: &Home, args: &ExplainArgs) -> Result<ExitCode> {
     let store = open_store(home)?;
     let findings = match &args.message_id {
         Some(id) => {
-            let containers = Settings::load(home)?.containers;
-            let limits = Limits {
-                max_containers: containers.max_concurrent,
-                memory_available: memory_available(),
-                container_memory: bytes(&containers.memory),
-            };
-            explain::past(&store, home, limits, id, crate::time::now())?
+            let max_containers = Settings::load(home)?.containers.max_concurrent;
+            explain::past(&store, home, max_containers, id, crate::time::now())?
         }
         None => explain::dry_run(&store, &message(&store, args)?)?,
     };
-    let unknown = findings.is_empty();
-    match Format::from(&args.json) {
-        Format::Json => {
-            let document =
-                json!({"messageId": args.message_id, "dryRun": args.message_id.is_none(), "findings": findings});
-            println!("{}", serde_json::to_string_pretty(&document)?);
-        }
-        Format::Text => findings.iter().for_each(print),
-    }
-    if unknown {
+    let document = json!({"messageId": args.message_id, "dryRun": args.message_id.is_none(), "findings": findings});
+    args.json.print(&document, || findings.iter().for_each(print))?;
+    if findings.is_empty() {
         eprintln!(
             "no trace of this message: it never came, or it was chatter in a chat nobody is wired to, or it is too old; `nanoclaw explain --channel C --chat P --text T` shows what would become of it"
         );
@@ -82,30 +69,4 @@ fn message(store: &Store, args: &ExplainArgs) -> Result<InboundMessage> {
         reply_to: None,
         chat: Chat { channel_type, platform_id },
     })
-}
-
-/// A size as docker takes it, such as `512m`.
-fn bytes(size: &str) -> Option<u64> {
-    let size = size.trim().to_ascii_lowercase();
-    let number = size.trim_end_matches(|c: char| !c.is_ascii_digit());
-    let unit = match size[number.len()..].trim_end_matches('b') {
-        "" => 1,
-        "k" => 1 << 10,
-        "m" => 1 << 20,
-        "g" => 1 << 30,
-        _ => return None,
-    };
-    number.parse::<u64>().ok()?.checked_mul(unit)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn sizes_are_read_as_docker_reads_them() {
-        assert_eq!(bytes("512m"), Some(512 << 20));
-        assert_eq!(bytes("2GB"), Some(2 << 30));
-        assert_eq!((bytes("1024"), bytes("x"), bytes("1.5g")), (Some(1024), None, None));
-    }
 }

@@ -4,17 +4,14 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 
-use super::{FAILURE, Format, ImportArgs};
+use super::{FAILURE, ImportArgs};
 use crate::home::Home;
 use crate::import::{Mode, import};
 
 pub fn run(home: &Home, args: &ImportArgs) -> Result<ExitCode> {
     let mode = if args.dry_run { Mode::DryRun } else { Mode::Real };
     let report = import(home, &args.dir, mode, crate::time::now())?;
-    match Format::from(&args.json) {
-        Format::Json => println!("{}", serde_json::to_string_pretty(&report)?),
-        Format::Text => print!("{}", report.to_text()),
-    }
+    args.json.print(&report, || print!("{}", report.to_text()))?;
     if report.refused() > 0 {
         eprintln!("nothing was imported: {} rows are refused, see above", report.refused());
         return Ok(ExitCode::from(FAILURE));

@@ -3,6 +3,7 @@
 use std::fs::OpenOptions;
 use std::io::{self, BufRead, IsTerminal, Write};
 use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
@@ -17,8 +18,8 @@ pub fn run(home: &Home, args: &InitArgs) -> Result<ExitCode> {
     home.create()?;
     let env_file = home.env_file();
     if !env_file.exists() {
-        let settings = if args.yes || !io::stdin().is_terminal() { Vec::new() } else { ask()? };
-        write_env(home, &settings)?;
+        let name = if args.yes || !io::stdin().is_terminal() { String::new() } else { ask()? };
+        write_env(&env_file, name.trim())?;
         println!("wrote {}", env_file.display());
     }
     let settings = Settings::load(home)?;
@@ -31,33 +32,25 @@ pub fn run(home: &Home, args: &InitArgs) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// The question of a first set-up; Enter takes the default.
-fn ask() -> Result<Vec<(&'static str, String)>> {
+/// The question of a first set-up, what the assistant is called; Enter takes the default.
+fn ask() -> Result<String> {
     print!("What is your assistant called? [Claw] ");
     io::stdout().flush()?;
     let mut answer = String::new();
     io::stdin().lock().read_line(&mut answer)?;
     println!("A model key is a secret: put it into .env yourself, as ANTHROPIC_API_KEY=...");
     println!("Without one the demo provider answers.");
-    let name = answer.trim();
-    Ok(if name.is_empty() { Vec::new() } else { vec![("ASSISTANT_NAME", name.to_owned())] })
+    Ok(answer)
 }
 
-/// The new settings file: the answers, then a pointer to what else there is.
-fn write_env(home: &Home, settings: &[(&str, String)]) -> Result<()> {
-    let path = home.env_file();
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(&path)
-        .with_context(|| format!("cannot create {}", path.display()))?;
+/// The new settings file: the answer, then a pointer to what else there is.
+fn write_env(path: &Path, name: &str) -> Result<()> {
+    let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
+    let mut file = file.with_context(|| format!("cannot create {}", path.display()))?;
     writeln!(file, "# Settings of nanoclaw. All of them, with their defaults, are in .env.example.")?;
-    for (name, value) in settings {
-        writeln!(file, "{name}=\"{}\"", value.replace('"', "'"))?;
-    }
-    if settings.is_empty() {
-        writeln!(file, "#ASSISTANT_NAME=Claw")?;
+    match name {
+        "" => writeln!(file, "#ASSISTANT_NAME=Claw")?,
+        name => writeln!(file, "ASSISTANT_NAME=\"{}\"", name.replace('"', "'"))?,
     }
     writeln!(file, "#ANTHROPIC_API_KEY=")?;
     Ok(())

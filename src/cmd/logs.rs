@@ -40,22 +40,19 @@ fn show(path: &Path, follow: bool) -> Result<()> {
         .with_context(|| format!("there is no log at {}: the daemon has not run with this home", path.display()))?;
     let mut text = Vec::new();
     file.read_to_end(&mut text)?;
-    let start = text.len().saturating_sub(TAIL_BYTES);
-    let start =
-        if start == 0 { 0 } else { start + text[start..].iter().position(|b| *b == b'\n').map_or(0, |n| n + 1) };
+    let tail = text.len().saturating_sub(TAIL_BYTES);
+    let mut start = text[..tail].iter().rposition(|b| *b == b'\n').map_or(0, |end| end + 1);
     let mut stdout = io::stdout();
-    stdout.write_all(&text[start..])?;
-    stdout.flush()?;
-    if !follow {
-        return Ok(());
-    }
     loop {
+        stdout.write_all(&text[start..])?;
+        stdout.flush()?;
+        if !follow {
+            return Ok(());
+        }
         // Lines are appended to an open file, which no notification tells of.
         crossbeam_channel::after(FOLLOW_POLL).recv()?;
-        text.clear();
+        (text, start) = (Vec::new(), 0);
         file.read_to_end(&mut text)?;
-        stdout.write_all(&text)?;
-        stdout.flush()?;
     }
 }
 

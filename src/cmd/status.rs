@@ -9,8 +9,8 @@ use nanoclaw_session::inbound::{Durability, InboundDb};
 use nanoclaw_session::time::format_utc;
 use serde::Serialize;
 
-use super::Format;
-use crate::home::{Holder, Home};
+use super::JsonArgs;
+use crate::home::Home;
 use crate::store::{Session, Store};
 
 #[derive(Debug, Serialize)]
@@ -52,22 +52,19 @@ struct SessionStatus {
     last_error: Option<String>,
 }
 
-pub fn run(home: &Home, format: Format) -> Result<ExitCode> {
+pub fn run(home: &Home, args: &JsonArgs) -> Result<ExitCode> {
     let status = collect(home)?;
-    match format {
-        Format::Json => println!("{}", serde_json::to_string_pretty(&status)?),
-        Format::Text => print(&status),
-    }
+    args.print(&status, || print(&status))?;
     Ok(ExitCode::SUCCESS)
 }
 
 fn collect(home: &Home) -> Result<Status> {
     let store = super::open_store(home)?;
-    let daemon = match home.holder()? {
-        None => Daemon { running: false, pid: None, accepting: false },
-        Some(Holder { pid }) => {
-            Daemon { running: true, pid, accepting: UnixStream::connect(home.cli_socket()).is_ok() }
-        }
+    let holder = home.holder()?;
+    let daemon = Daemon {
+        running: holder.is_some(),
+        accepting: holder.is_some() && UnixStream::connect(home.cli_socket()).is_ok(),
+        pid: holder.and_then(|holder| holder.pid),
     };
     let sessions = store.active_sessions()?.iter().map(|s| session_status(home, &store, s)).collect::<Result<_>>()?;
     Ok(Status {
@@ -82,19 +79,17 @@ fn collect(home: &Home) -> Result<Status> {
 
 fn session_status(home: &Home, store: &Store, session: &Session) -> Result<SessionStatus> {
     let dir = home.session(&session.agent_group_id, &session.id);
-    let mut last_error = None;
-    let (queued, attempts) = if dir.inbound_db().exists() {
-        let look = || -> rusqlite::Result<_> {
-            let db = InboundDb::open(&dir, Durability::Normal)?;
-            Ok((db.unfinished_ids()?.len(), db.attempts()?))
-        };
-        look().unwrap_or_else(|e| {
-            last_error = Some(format!("inbound.db: {e}"));
-            (0, Vec::new())
-        })
-    } else {
-        (0, Vec::new())
+    let look = || -> rusqlite::Result<_> {
+        let db = InboundDb::open(&dir, Durability::Normal)?;
+        Ok((db.unfinished_ids()?.len(), db.attempts()?))
     };
+    let (mut queued, mut attempts, mut last_error) = (0, Vec::new(), None);
+    if dir.inbound_db().exists() {
+        match look() {
+            Ok(found) => (queued, attempts) = found,
+            Err(e) => last_error = Some(format!("inbound.db: {e}")),
+        }
+    }
     let run = store.container_runs_of(&session.id, 1)?.pop();
     let chat = crate::destinations::own_chat(store, session)?;
     Ok(SessionStatus {
@@ -113,7 +108,7 @@ fn session_status(home: &Home, store: &Store, session: &Session) -> Result<Sessi
 }
 
 fn print(status: &Status) {
-    let daemon = match (&status.daemon.running, status.daemon.pid) {
+    let daemon = match (status.daemon.running, status.daemon.pid) {
         (true, Some(pid)) => format!("running (process {pid})"),
         (true, None) => "running".to_owned(),
         (false, _) => "not running: start it with `nanoclaw run`".to_owned(),
@@ -147,7 +142,7 @@ fn print(status: &Status) {
 }
 
 /// What the machine can still give. bytes
-pub fn memory_available() -> Option<u64> {
+fn memory_available() -> Option<u64> {
     let text = std::fs::read_to_string("/proc/meminfo").ok()?;
     let line = text.lines().find_map(|l| l.strip_prefix("MemAvailable:"))?;
     line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok().map(|kib| kib * 1024)

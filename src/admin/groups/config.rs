@@ -1,13 +1,13 @@
 //! `nanoclaw groups config`: what the containers of an agent group are made of.
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use clap::{Args, Subcommand};
 use serde::de::DeserializeOwned;
 
 use crate::admin::sessions::checked_provider;
-use crate::admin::{Admin, Answer, note, optional, words};
+use crate::admin::{Admin, Answer, note, words};
 use crate::config::parse_memory;
-use crate::store::{CliScope, ContainerConfig, NetworkMode, Skills};
+use crate::store::{AgentGroup, CliScope, ContainerConfig, NetworkMode, Skills};
 
 #[derive(Debug, Subcommand)]
 pub enum Verb {
@@ -72,10 +72,10 @@ pub struct Flags {
 impl Verb {
     pub(in crate::admin) fn run(self, admin: &Admin<'_>) -> Result<Answer> {
         match self {
-            Verb::Get { id } => Ok(Answer::one(&admin.store.container_config(&admin.group(&id)?.id)?)),
+            Verb::Get { id } => Ok(Answer::one(&admin.store.container_config(&admin.find::<AgentGroup>(&id)?.id)?)),
             Verb::Set { id, flags } => {
                 ensure!(*flags != Flags::default(), "nothing to change: give a flag, see --help");
-                let group = admin.group(&id)?;
+                let group: AgentGroup = admin.find(&id)?;
                 let config = admin.store.transaction(|| -> Result<ContainerConfig> {
                     let mut config = admin.store.container_config(&group.id)?;
                     flags.apply(&mut config)?;
@@ -92,68 +92,63 @@ impl Verb {
 
 impl Flags {
     fn apply(self, config: &mut ContainerConfig) -> Result<()> {
-        let texts = [
-            (self.model, &mut config.model),
-            (self.effort, &mut config.effort),
-            (self.image_tag, &mut config.image_tag),
-            (self.assistant_name, &mut config.assistant_name),
-        ];
-        for (given, column) in texts {
-            if let Some(text) = given {
-                *column = optional(text);
-            }
-        }
         if let Some(provider) = self.provider {
             config.provider = checked_provider(provider)?;
         }
-        if let Some(text) = self.memory {
-            let sound = text.is_empty() || parse_memory(&text).is_some();
-            ensure!(sound, "--memory {text:?}: allowed is a number with k, m or g, at least 32m, such as 512m");
-            config.memory = optional(text);
-        }
-        if let Some(text) = self.cpus {
-            let sound = text.is_empty() || text.parse().is_ok_and(|n: f64| n.is_finite() && n > 0.0);
-            ensure!(sound, "--cpus {text:?}: allowed is a number above 0, such as 1.5");
-            config.cpus = optional(text);
-        }
-        if let Some(text) = self.pids {
-            config.pids = count("--pids", text)?;
-        }
-        if let Some(text) = self.max_messages_per_prompt {
-            config.max_messages_per_prompt = count("--max-messages-per-prompt", text)?;
-        }
-        if let Some(text) = self.network {
-            let mode = optional(text).map(|text| text.parse::<NetworkMode>()).transpose();
-            config.network = mode.context("--network")?;
-        }
+        set("--model", self.model, &mut config.model, text)?;
+        set("--effort", self.effort, &mut config.effort, text)?;
+        set("--image-tag", self.image_tag, &mut config.image_tag, text)?;
+        set("--assistant-name", self.assistant_name, &mut config.assistant_name, text)?;
+        set("--max-messages-per-prompt", self.max_messages_per_prompt, &mut config.max_messages_per_prompt, count)?;
         if let Some(text) = self.skills {
             config.skills = if text.is_empty() || text == "all" { Skills::All } else { Skills::Named(names(&text)) };
         }
-        if let Some(text) = self.packages_apt {
-            config.packages_apt = packages("--packages-apt", &text, "+.-")?;
-        }
-        if let Some(text) = self.packages_npm {
-            config.packages_npm = packages("--packages-npm", &text, "@/._-")?;
-        }
-        if let Some(text) = self.mcp_servers {
-            config.mcp_servers = json("--mcp-servers", &text, "an object, such as {\"name\":{\"command\":\"...\"}}")?;
-        }
-        if let Some(text) = self.additional_mounts {
-            config.additional_mounts = json("--additional-mounts", &text, "an array")?;
-        }
+        let servers = |text: &str| json(text, "an object, such as {\"name\":{\"command\":\"...\"}}");
+        set("--mcp-servers", self.mcp_servers, &mut config.mcp_servers, servers)?;
+        set("--packages-apt", self.packages_apt, &mut config.packages_apt, |text| packages(text, "+.-"))?;
+        set("--packages-npm", self.packages_npm, &mut config.packages_npm, |text| packages(text, "@/._-"))?;
+        let mounts = &mut config.additional_mounts;
+        set("--additional-mounts", self.additional_mounts, mounts, |text| json(text, "an array"))?;
         config.cli_scope = self.cli_scope.unwrap_or(config.cli_scope);
-        Ok(())
+        set("--memory", self.memory, &mut config.memory, memory)?;
+        set("--cpus", self.cpus, &mut config.cpus, cpus)?;
+        set("--pids", self.pids, &mut config.pids, count)?;
+        set("--network", self.network, &mut config.network, |text| Ok(Some(text.parse::<NetworkMode>()?)))
     }
 }
 
-fn count(flag: &str, text: String) -> Result<Option<u32>> {
-    match optional(text) {
-        None => Ok(None),
-        Some(text) => match text.parse() {
-            Ok(n) if n > 0 => Ok(Some(n)),
-            _ => bail!("{flag} {text:?}: allowed is a whole number above 0"),
-        },
+/// Puts what a flag says into its column; empty text is the default.
+fn set<T: Default>(
+    flag: &str,
+    given: Option<String>,
+    column: &mut T,
+    read: impl FnOnce(&str) -> Result<T>,
+) -> Result<()> {
+    if let Some(text) = given {
+        *column =
+            if text.is_empty() { T::default() } else { read(&text).with_context(|| format!("{flag} {text:?}"))? };
     }
+    Ok(())
+}
+
+fn text(text: &str) -> Result<Option<String>> {
+    Ok(Some(text.to_owned()))
+}
+
+fn memory(size: &str) -> Result<Option<String>> {
+    ensure!(parse_memory(size).is_some(), "allowed is a number with k, m or g, at least 32m, such as 512m");
+    text(size)
+}
+
+fn cpus(share: &str) -> Result<Option<String>> {
+    let sound = share.parse().is_ok_and(|n: f64| n.is_finite() && n > 0.0);
+    ensure!(sound, "allowed is a number above 0, such as 1.5");
+    text(share)
+}
+
+fn count(text: &str) -> Result<Option<u32>> {
+    let number = text.parse().ok().filter(|n| *n > 0);
+    number.map(Some).context("allowed is a whole number above 0")
 }
 
 fn names(text: &str) -> Vec<String> {
@@ -161,20 +156,16 @@ fn names(text: &str) -> Vec<String> {
 }
 
 /// Package names, which become words of a shell: letters, digits and `more`, and no option.
-fn packages(flag: &str, text: &str, more: &str) -> Result<Vec<String>> {
+fn packages(text: &str, more: &str) -> Result<Vec<String>> {
     let names = names(text);
     for name in &names {
         let sound =
             name.chars().all(|c| c.is_ascii_alphanumeric() || more.contains(c)) && !name.starts_with(['-', '.', '/']);
-        ensure!(sound, "{flag}: {name:?} is no package; allowed are letters, digits and {more}");
+        ensure!(sound, "{name:?} is no package; allowed are letters, digits and {more}");
     }
     Ok(names)
 }
 
-/// Empty text is nothing of it.
-fn json<T: DeserializeOwned + Default>(flag: &str, text: &str, allowed: &str) -> Result<T> {
-    if text.is_empty() {
-        return Ok(T::default());
-    }
-    serde_json::from_str(text).with_context(|| format!("{flag}: allowed is {allowed}, as JSON"))
+fn json<T: DeserializeOwned>(text: &str, allowed: &str) -> Result<T> {
+    serde_json::from_str(text).with_context(|| format!("allowed is {allowed}, as JSON"))
 }
