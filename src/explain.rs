@@ -20,7 +20,7 @@ use crate::home::Home;
 use crate::router::judge::{Ruling, Subject, Why, judge};
 use crate::router::{Facts, row_id};
 use crate::store::{ContainerStatus, EndReason, Session, Store};
-use crate::sweep::decide::MAX_TRIES;
+use crate::sweep::decide::{MAX_TRIES, Room};
 use crate::sweep::fault::FaultKind;
 
 /// Most versions of one message that are looked for.
@@ -52,12 +52,12 @@ impl Finding {
 }
 
 /// All that is known about a message that came, by its platform's id or the id of its row. Empty:
-/// it left no trace. `max_containers` is how many may run at once.
+/// it left no trace. `room` is what the machine allows; who runs is looked up.
 ///
 /// # Errors
 /// The store's, or a session's file cannot be read.
-pub fn past(store: &Store, home: &Home, max_containers: usize, id: &str, now: Timestamp) -> Result<Vec<Finding>> {
-    let mut past = Past { store, home, max_containers, now, findings: Vec::new() };
+pub fn past(store: &Store, home: &Home, room: Room, id: &str, now: Timestamp) -> Result<Vec<Finding>> {
+    let mut past = Past { store, home, room, now, findings: Vec::new() };
     for decision in store.decisions_about(id)? {
         let known = || Why::parse(&decision.reason).map(|why| why.sentence().to_owned());
         let detail = decision.detail.clone().or_else(known).unwrap_or_default();
@@ -99,7 +99,7 @@ fn rows_of(inbound: &InboundDb, id: &str, agent_group_id: &str) -> Result<Vec<Me
 struct Past<'a> {
     store: &'a Store,
     home: &'a Home,
-    max_containers: usize,
+    room: Room,
     now: Timestamp,
     findings: Vec<Finding>,
 }
@@ -163,15 +163,11 @@ impl Past<'_> {
         if session.container_status != ContainerStatus::Stopped {
             return Ok(("working", "its container runs, and has it or takes it next".into()));
         }
-        let running = self.store.open_container_runs()?.len();
-        let allowed = self.max_containers;
-        if running >= allowed {
-            let detail = format!(
-                "it waits for a place: {running} containers run, and {allowed} may (MAX_CONCURRENT_CONTAINERS)"
-            );
-            return Ok(("container_waiting", detail));
-        }
-        Ok(("starting", "its container is about to start".into()))
+        let live = self.store.open_container_runs()?.len();
+        Ok(match (Room { live, ..self.room }).wait() {
+            Some(wait) => ("container_waiting", format!("its container waits: {wait}")),
+            None => ("starting", "its container is about to start".into()),
+        })
     }
 
     /// Answers of this message, or of the host in its chat, that do not get through.

@@ -11,14 +11,16 @@ use crate::channel::{Chat, ChatKind, InboundMessage, Mention, Threads, user_id};
 use crate::config::Settings;
 use crate::explain::{self, Finding};
 use crate::home::Home;
+use crate::memory;
 use crate::store::Store;
+use crate::sweep::decide::Room;
 
 pub fn run(home: &Home, args: &ExplainArgs) -> Result<ExitCode> {
     let store = open_store(home)?;
     let findings = match &args.message_id {
         Some(id) => {
-            let max_containers = Settings::load(home)?.containers.max_concurrent;
-            explain::past(&store, home, max_containers, id, crate::time::now())?
+            let room = Room::of(&Settings::load(home)?.containers, 0, memory::available());
+            explain::past(&store, home, room, id, crate::time::now())?
         }
         None => explain::dry_run(&store, &message(&store, args)?)?,
     };

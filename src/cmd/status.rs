@@ -72,7 +72,7 @@ fn collect(home: &Home) -> Result<Status> {
         daemon,
         sessions,
         waiting_notices: store.pending_host_messages(1_000)?.len(),
-        memory_available_bytes: memory_available(),
+        memory_available_bytes: crate::memory::available(),
         disk_available_bytes: disk_available(home),
     })
 }
@@ -139,13 +139,6 @@ fn print(status: &Status) {
             println!("    last error: {error}");
         }
     }
-}
-
-/// What the machine can still give. bytes
-fn memory_available() -> Option<u64> {
-    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
-    let line = text.lines().find_map(|l| l.strip_prefix("MemAvailable:"))?;
-    line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok().map(|kib| kib * 1024)
 }
 
 /// What a user may still write below the home. bytes

@@ -23,7 +23,10 @@ struct World {
     store: Store,
 }
 
-const MAX_CONTAINERS: usize = 1;
+/// One container at once, and memory enough.
+fn room() -> Room {
+    Room { live: 0, max_live: 1, memory_available: Some(1 << 30), memory_reserve: 64 << 20 }
+}
 
 fn now() -> Timestamp {
     crate::time::now()
@@ -76,7 +79,7 @@ impl World {
     }
 
     fn reasons(&self, id: &str) -> Vec<String> {
-        past(&self.store, &self.home, MAX_CONTAINERS, id, now()).unwrap().into_iter().map(|f| f.reason).collect()
+        past(&self.store, &self.home, room(), id, now()).unwrap().into_iter().map(|f| f.reason).collect()
     }
 
     fn session(&self) -> Session {
@@ -134,6 +137,10 @@ fn a_message_that_waits_says_for_what() {
     assert_eq!(world.reasons("m"), ["daemon_down"]);
     let _daemon = world.lock();
     assert_eq!(world.reasons("m"), ["starting"]);
+    let short = Room { memory_available: Some(80 << 20), ..room() };
+    let finding = past(&world.store, &world.home, short, "m", now()).unwrap().remove(0);
+    assert_eq!(finding.reason, "container_waiting");
+    assert!(finding.detail.contains("80 MiB are available, 96 are needed"), "{}", finding.detail);
     world.begin_run("one");
     assert_eq!(world.reasons("m"), ["container_waiting"], "one container runs, and one may");
     world.store.set_container_status(&world.session().id, ContainerStatus::Running).unwrap();
@@ -148,13 +155,13 @@ fn a_container_that_fails_is_the_reason() {
     world.begin_run("one");
     let end = RunEnd { at: now(), reason: EndReason::Crashed, exit_code: Some(3), oom: false };
     world.store.end_container_run("one", &end).unwrap();
-    let findings = past(&world.store, &world.home, MAX_CONTAINERS, "m", now()).unwrap();
+    let findings = past(&world.store, &world.home, room(), "m", now()).unwrap();
     assert_eq!(findings[0].reason, "container_failing");
     assert!(findings[0].detail.contains("crashed, exit code 3"), "{findings:?}");
     let chat = Chat { channel_type: CHANNEL.into(), platform_id: LOCAL_CHAT.into() };
     let key = FaultKind::Start.key(&world.session().id);
     notice::post(&world.store, &chat, None, "there is no image", Repeat::OncePer(&key)).unwrap();
-    let findings = past(&world.store, &world.home, MAX_CONTAINERS, "m", now()).unwrap();
+    let findings = past(&world.store, &world.home, room(), "m", now()).unwrap();
     assert!(findings[0].detail.contains("there is no image"), "{findings:?}");
 }
 
@@ -192,7 +199,7 @@ fn a_delivery_that_fails_is_the_reason() {
             tx.set_attempt(&attempt)
         })
         .unwrap();
-    let findings = past(&world.store, &world.home, MAX_CONTAINERS, "m", now()).unwrap();
+    let findings = past(&world.store, &world.home, room(), "m", now()).unwrap();
     let reasons: Vec<_> = findings.iter().map(|f| f.reason.as_str()).collect();
     assert_eq!(reasons, ["answered", "delivery_failing"]);
     assert!(findings[1].detail.contains("the platform is down"));

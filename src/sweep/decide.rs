@@ -7,6 +7,7 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 use nanoclaw_session::row::{InKind, MessageIn, Trigger};
 
+use crate::config::ContainerSettings;
 use crate::store::StartReason;
 
 /// How often a message is tried before its sender is told that it failed.
@@ -60,6 +61,12 @@ pub enum Wait {
 }
 
 impl Room {
+    /// What the settings allow; `memory_available` as the kernel says. bytes
+    pub fn of(settings: &ContainerSettings, live: usize, memory_available: Option<u64>) -> Room {
+        let ContainerSettings { max_concurrent, memory_reserve, .. } = *settings;
+        Room { live, max_live: max_concurrent, memory_available, memory_reserve }
+    }
+
     /// What one more container has to wait for.
     pub fn wait(&self) -> Option<Wait> {
         let needed = self.memory_reserve.saturating_add(CONTAINER_BYTES);

@@ -95,13 +95,7 @@ impl Actor {
     }
 
     fn room(&self) -> Room {
-        let containers = &self.parts.settings.containers;
-        Room {
-            live: self.live(),
-            max_live: containers.max_concurrent,
-            memory_available: memory::available(),
-            memory_reserve: containers.memory_reserve,
-        }
+        Room::of(&self.parts.settings.containers, self.live(), memory::available())
     }
 
     pub(super) fn live(&self) -> usize {

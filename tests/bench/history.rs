@@ -9,8 +9,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use crossbeam_channel::{Receiver, Sender, bounded};
 use nanoclaw::channel::cli::CHANNEL;
-use nanoclaw::channel::{OutboundItem, Outcome, Payload};
+use nanoclaw::channel::{Outcome, Payload};
 use nanoclaw::delivery::{Delivery, Event};
+use nanoclaw::sender::Task;
 use nanoclaw::setup::{self, MAIN};
 use nanoclaw::store::{Session, Store};
 use nanoclaw::time::now;
@@ -97,14 +98,15 @@ impl Past {
     }
 
     /// One pass, from the news to the item at the channel's door.
-    fn deliver_one(&mut self, events: &Sender<Event>, items: &Receiver<OutboundItem>) -> Result<Duration> {
+    fn deliver_one(&mut self, events: &Sender<Event>, tasks: &Receiver<Task>) -> Result<Duration> {
         let id = format!("new-{}", self.next);
         self.next += 1;
         self.outbound.write(|tx| tx.insert(&past::reply(&id), 0, now()))?;
         let started = Instant::now();
         self.changed(events)?;
-        let item = items.recv_timeout(PATIENCE).context("nothing was delivered")?;
+        let task = tasks.recv_timeout(PATIENCE).context("nothing was delivered")?;
         let took = started.elapsed();
+        let Task::Send(item) = task else { bail!("{id} was expected, {task:?} came") };
         if item.id != id || !matches!(item.payload, Payload::Text { .. }) {
             bail!("{id} was expected, {item:?} came");
         }
