@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use crate::messages_api::{MessagesApi, Request, Script};
 use crate::support::docker::inspect;
-use crate::support::wait::{DEADLINE, wait_until};
+use crate::support::wait::{DEADLINE, wait_for, wait_until};
 use crate::support::{Client, Host, sqlite, texts};
 
 /// A home that is set up and not started; its agents talk to `api`.
@@ -329,5 +329,37 @@ fn a_new_wiring_reaches_a_live_session_at_once() {
     assert_eq!(names(), before);
     assert!(!system(&ask("m3")).contains("`plant-club`"));
     assert_eq!(host.container(), container, "all of it in one container");
+    host.assert_no_complaint();
+}
+
+/// Its session is gone when its container ends, and that is as it should be.
+#[test]
+fn a_group_deleted_under_its_running_container_leaves_no_error() {
+    let host = Host::started();
+    host.json(&["groups", "create", "--name", "Second"]);
+    assert_eq!(host.run(&["chat", "--to", "second", "hello"]).code, Some(0));
+    let container = host.container();
+    let refused = host.run(&["groups", "delete", "second"]);
+    assert!(refused.code == Some(1) && refused.stderr.contains("--cascade"), "{refused:?}");
+    assert_eq!(host.container(), container, "nothing happened to it");
+
+    assert_eq!(host.json(&["groups", "delete", "second", "--cascade"])["deleted"], true);
+    host.wait_log("Container ended", 1);
+    wait_for("its container to be removed", &[], || host.containers().is_empty().then_some(()));
+    // The thread that looks after containers is done with that one when it has started another.
+    assert!(host.chat("hello").contains("Hello!"));
+    assert_eq!(host.events().started(2).len(), 2);
+    host.assert_no_complaint();
+}
+
+/// A session for all chats has none of its own; who waits in one of them still hears of the end.
+#[test]
+fn a_chat_with_an_agent_that_has_one_session_for_all_ends_with_its_answer() {
+    let host = Host::started();
+    let wirings = host.json(&["wirings", "list"]);
+    host.json(&["wirings", "update", wirings[0]["id"].as_str().unwrap(), "--session-mode", "agent-shared"]);
+    let output = host.run(&["chat", "--timeout", "10", "hello"]);
+    assert!(output.stdout.contains("Hello!"), "{output:?}");
+    assert_eq!(output.code, Some(0), "{output:?}");
     host.assert_no_complaint();
 }
