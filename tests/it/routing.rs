@@ -4,8 +4,12 @@
 //! A chat of the channel `cli` stands for a group on a platform: what is said in it with `to` is
 //! judged like any message, and answers in it come back.
 
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+
 use nanoclaw::store::{ContainerStatus, EndReason};
 use nanoclaw_session::layout::SessionDir;
+use rustix::fs::{CWD, Mode, mkfifoat};
 use serde_json::{Value, json};
 
 use crate::messages_api::{MessagesApi, Request, Script};
@@ -104,8 +108,7 @@ fn two_agents_in_one_group_chat_hear_what_their_wirings_say() {
     let mut host = with_model(&api);
     for (name, told) in [("Secretary", "You are the secretary."), ("Scribe", "You are the scribe.")] {
         let group = host.json(&["groups", "create", "--name", name]);
-        std::fs::write(host.home().instructions().join(format!("{}.md", group["folder"].as_str().unwrap())), told)
-            .unwrap();
+        fs::write(host.home().instructions().join(format!("{}.md", group["folder"].as_str().unwrap())), told).unwrap();
     }
     let chat = group_chat(&host, "family", "strict");
     host.json(&["wirings", "create", "--chat", &chat, "--group", "secretary", "--engage-mode", "mention"]);
@@ -239,6 +242,28 @@ fn the_host_answers_commands_itself_and_only_those_who_may_give_them() {
     host.wait_completed(2);
     assert_eq!(host.inbound().len(), 2, "no command became a row");
     host.assert_no_complaint();
+}
+
+/// An agent may answer before the engine's program has said that its container runs.
+#[test]
+fn a_restart_of_a_container_that_still_starts_is_obeyed() {
+    let mut host = Host::new();
+    let (wrapper, gate) = (host.scratch().join("docker"), host.scratch().join("gate"));
+    mkfifoat(CWD, &gate, Mode::RWXU).unwrap();
+    let hold = format!("if [ \"$1\" = run ] && [ -p '{0}' ]; then cat '{0}'; fi", gate.display());
+    fs::write(&wrapper, format!("#!/bin/sh\ndocker \"$@\"\ncode=$?\n{hold}\nexit $code\n")).unwrap();
+    fs::set_permissions(&wrapper, fs::Permissions::from_mode(0o755)).unwrap();
+    host.set("DOCKER", wrapper.display().to_string());
+    host.start();
+    let mut client = host.client();
+    assert!(client.ask("m1", "hello")[0].contains("turn 1"));
+    client.say("m2", "/restart");
+    assert!(outcome(&client, "m2", 1)[0].contains("fresh container"));
+    drop(fs::OpenOptions::new().write(true).open(&gate).unwrap()); // once the program stands there
+    fs::remove_file(&gate).unwrap();
+    assert_eq!(host.wait_run_ended(1).end_reason, Some(EndReason::Stopped));
+    assert!(client.ask("m3", "and now?")[0].contains("turn 2"));
+    assert_eq!(host.events().started(2).len(), 2);
 }
 
 #[test]
