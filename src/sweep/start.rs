@@ -185,7 +185,7 @@ impl Actor {
                 return Ok(());
             }
         };
-        let name = run.container_name.clone();
+        let (name, ended_by_us) = (run.container_name.clone(), run.ended_by_us);
         match result {
             Ok(Started { container_id, life }) => {
                 let proof = if matches!(life, Life::Pidfd(_)) { Proof::Pidfd } else { Proof::AskEngine };
@@ -193,6 +193,8 @@ impl Actor {
                 let (since, last_wake, progress) = (now.instant, now.instant, Progress::new(now, heartbeat));
                 slot.phase = Phase::Running { run, proof, since, last_wake, progress };
                 log::debug!("Container runs session={session_id} container={name} proof={proof:?}");
+                // Says again what it has claimed: while it started, that was a predecessor's.
+                let _ = self.parts.delivery.send(delivery::Event::Live { session_id: session_id.clone() });
                 match life {
                     Life::Pidfd(pidfd) => self.parts.watcher.process(run_id, pidfd),
                     Life::AskEngine => {}
@@ -201,9 +203,10 @@ impl Actor {
                 if let Some(id) = container_id {
                     self.parts.store.set_run_container_id(run_id, &id)?;
                 }
-                // Says again what it has claimed: while it started, that was a predecessor's.
-                let _ = self.parts.delivery.send(delivery::Event::Live { session_id: session_id.clone() });
                 self.clear_faults(&session_id, FaultKind::Wait)?;
+                if let Some(reason) = ended_by_us {
+                    self.stop_container(&session_id, reason);
+                }
                 self.clear_faults(&session_id, FaultKind::Start)
             }
             Err(StartProblem { fault, leftover }) => {
@@ -261,7 +264,12 @@ impl Actor {
 
     /// Asks a container to end; its death is heard of like any other.
     pub(super) fn stop_container(&mut self, session_id: &str, reason: EndReason) {
-        let Phase::Running { run, .. } = &mut self.slot(session_id).phase else { return };
+        let run = match &mut self.slot(session_id).phase {
+            Phase::Running { run, .. } => run,
+            // It may work already while the engine's program still returns: it is asked then.
+            Phase::Starting(run) => return run.ended_by_us = Some(reason),
+            Phase::Stopped | Phase::Ending { .. } => return,
+        };
         run.ended_by_us = Some(reason);
         let (run_id, name) = (run.id.clone(), run.container_name.clone());
         log::info!("Stopping a container session={session_id} container={name} reason={}", reason.as_str());

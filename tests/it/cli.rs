@@ -1,7 +1,7 @@
 //! The command line: what it prints, where, and its exit codes.
 
 use std::fs;
-use std::os::fd::{FromRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::process::Child;
 
@@ -92,12 +92,6 @@ fn the_home_is_closed_to_others() {
     assert!(again.code == Some(0) && !again.stdout.contains("wrote"), "init is safe to repeat: {again:?}");
 }
 
-fn json(host: &Host, args: &[&str]) -> Value {
-    let output = host.run(args);
-    assert_eq!(output.code, Some(0), "{output:?}");
-    serde_json::from_str(&output.stdout).unwrap_or_else(|e| panic!("{args:?}: {e}: {}", output.stdout))
-}
-
 #[test]
 fn status_tells_of_the_daemon_and_its_sessions_up_and_down() {
     let mut host = Host::new();
@@ -106,7 +100,7 @@ fn status_tells_of_the_daemon_and_its_sessions_up_and_down() {
     host.start();
     host.chat("hello");
     host.wait_completed(1);
-    let up = json(&host, &["status", "--json"]);
+    let up = host.json(&["status"]);
     assert_eq!(up["daemon"]["running"], true);
     assert_eq!(up["daemon"]["pid"], host.pid());
     assert_eq!(up["daemon"]["accepting"], true);
@@ -120,7 +114,7 @@ fn status_tells_of_the_daemon_and_its_sessions_up_and_down() {
     assert!(text.contains(&format!("running (process {})", host.pid())), "{text}");
 
     host.sigterm();
-    let down = json(&host, &["status", "--json"]);
+    let down = host.json(&["status"]);
     assert_eq!((&down["daemon"]["running"], &down["daemon"]["accepting"]), (&false.into(), &false.into()));
     assert_eq!(down["sessions"][0]["id"], host.session().id);
     assert!(host.run(&["status"]).stdout.contains("`nanoclaw run`"));
@@ -130,7 +124,7 @@ fn status_tells_of_the_daemon_and_its_sessions_up_and_down() {
 fn doctor_finds_nothing_wrong_here_up_and_down() {
     let mut host = Host::new();
     let check = |host: &Host| {
-        let checks = json(host, &["doctor", "--json"]);
+        let checks = host.json(&["doctor"]);
         for check in checks.as_array().unwrap() {
             assert_eq!(check["ok"], true, "{check}");
         }
@@ -213,7 +207,8 @@ fn nothing_to_say_is_an_error() {
 
 /// `nanoclaw chat` on a pseudo-terminal of its own.
 struct Terminal {
-    ours: OwnedFd,
+    /// None once it has hung up.
+    ours: Option<OwnedFd>,
     chat: Child,
     shown: String,
     /// Up to here the test has looked.
@@ -227,7 +222,7 @@ impl Terminal {
         command.env("TERM", "xterm");
         command.stdin(theirs.try_clone().unwrap()).stdout(theirs.try_clone().unwrap()).stderr(theirs);
         let chat = command.spawn().unwrap();
-        let mut terminal = Terminal { ours, chat, shown: String::new(), looked: 0 };
+        let mut terminal = Terminal { ours: Some(ours), chat, shown: String::new(), looked: 0 };
         terminal.shows("You are talking to your agent");
         terminal.shows("> ");
         terminal
@@ -247,16 +242,22 @@ impl Terminal {
                 return;
             }
             let mut bytes = [0; 4096];
-            if !is_readable(&self.ours, DEADLINE) {
+            let ours = self.ours.as_ref().expect("the terminal is there");
+            if !is_readable(ours, DEADLINE) {
                 panic!("no {what:?} on the screen: {:?}", self.shown);
             }
-            let n = rustix::io::read(&self.ours, &mut bytes).expect("the chat still runs");
+            let n = rustix::io::read(ours, &mut bytes).expect("the chat still runs");
             self.shown.push_str(&String::from_utf8_lossy(&bytes[..n]));
         }
     }
 
     fn keys(&self, keys: &str) {
-        assert_eq!(rustix::io::write(&self.ours, keys.as_bytes()).unwrap(), keys.len());
+        let ours = self.ours.as_ref().expect("the terminal is there");
+        assert_eq!(rustix::io::write(ours, keys.as_bytes()).unwrap(), keys.len());
+    }
+
+    fn hang_up(&mut self) {
+        self.ours = None;
     }
 
     /// Types a line as a person does: the next key when the last one is on the screen.
@@ -276,15 +277,33 @@ impl Terminal {
     }
 }
 
-/// Both ends of a new pseudo-terminal: ours, and the one for a program.
+impl Drop for Terminal {
+    fn drop(&mut self) {
+        // It is ours, and after a failed test nobody else ends it; ended already is as good.
+        let _ = self.chat.kill();
+        let _ = self.chat.wait();
+    }
+}
+
+/// Both ends of a new pseudo-terminal: ours, and the one for a program. No child inherits either
+/// by accident: whoever holds our end keeps the terminal from hanging up.
 fn terminal() -> (OwnedFd, OwnedFd) {
-    let (mut ours, mut theirs) = (-1, -1);
-    let size = libc::winsize { ws_row: 24, ws_col: 200, ws_xpixel: 0, ws_ypixel: 0 };
-    // SAFETY: both integers and the size live through the call; name and settings may be null.
-    let opened = unsafe { libc::openpty(&mut ours, &mut theirs, std::ptr::null_mut(), std::ptr::null_mut(), &size) };
-    assert_eq!(opened, 0, "openpty: {}", std::io::Error::last_os_error());
-    // SAFETY: openpty has just handed us both.
-    unsafe { (OwnedFd::from_raw_fd(ours), OwnedFd::from_raw_fd(theirs)) }
+    const FLAGS: libc::c_int = libc::O_RDWR | libc::O_NOCTTY | libc::O_CLOEXEC;
+    let made = |what: &str, result: libc::c_int| {
+        assert!(result >= 0, "{what}: {}", std::io::Error::last_os_error());
+        result
+    };
+    // SAFETY: each descriptor was just handed to us, and becomes its only owner's.
+    unsafe {
+        let ours = OwnedFd::from_raw_fd(made("posix_openpt", libc::posix_openpt(FLAGS)));
+        made("grantpt", libc::grantpt(ours.as_raw_fd()));
+        made("unlockpt", libc::unlockpt(ours.as_raw_fd()));
+        let theirs =
+            OwnedFd::from_raw_fd(made("its other end", libc::ioctl(ours.as_raw_fd(), libc::TIOCGPTPEER, FLAGS)));
+        let size = libc::winsize { ws_row: 24, ws_col: 200, ws_xpixel: 0, ws_ypixel: 0 };
+        made("its size", libc::ioctl(ours.as_raw_fd(), libc::TIOCSWINSZ, &size));
+        (ours, theirs)
+    }
 }
 
 #[test]
@@ -330,4 +349,18 @@ fn a_terminal_that_comes_back_is_shown_what_it_missed() {
     terminal.looked = 0; // it may come before the prompt does
     terminal.shows("Hello! I am the demo provider (turn 1).");
     terminal.ends();
+}
+
+/// The window was closed: there is nobody to talk to any more, and nowhere to say so.
+#[test]
+fn a_chat_whose_terminal_is_gone_ends() {
+    let host = Host::started();
+    for typed in ["", "half a li"] {
+        let mut terminal = Terminal::open(&host);
+        terminal.keys(typed);
+        terminal.shows(typed);
+        terminal.hang_up();
+        let status = process::wait(&mut terminal.chat, DEADLINE).expect("a hang-up ends it");
+        assert_eq!(status.code(), Some(0), "after {typed:?}: {status}");
+    }
 }

@@ -14,6 +14,7 @@ use nanoclaw::home::Home;
 use nanoclaw::store::{ContainerRun, Session, Store};
 use nanoclaw_session::layout::SessionDir;
 use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
 use tempfile::TempDir;
 
 use super::docker::{self, Events};
@@ -113,6 +114,14 @@ impl Host {
     #[track_caller]
     pub fn run(&self, args: &[&str]) -> Output {
         process::run(&mut self.nanoclaw(args), "")
+    }
+
+    /// Runs `nanoclaw ... --json`: the document it printed. It must end well.
+    #[track_caller]
+    pub fn json(&self, args: &[&str]) -> Value {
+        let output = self.run(&[args, &["--json"]].concat());
+        assert_eq!(output.code, Some(0), "nanoclaw {args:?}: {output:?}");
+        serde_json::from_str(&output.stdout).unwrap_or_else(|e| panic!("{args:?}: {e}: {}", output.stdout))
     }
 
     /// `nanoclaw chat TEXT`: what it printed. It must end well.
@@ -251,6 +260,14 @@ impl Host {
     pub fn session(&self) -> Session {
         let sessions = self.store().active_sessions().expect("sessions");
         let [session] = sessions.try_into().expect("exactly one session");
+        session
+    }
+
+    /// The only session of this agent group.
+    #[track_caller]
+    pub fn session_of(&self, agent_group_id: &str) -> Session {
+        let sessions = self.store().active_sessions_of(agent_group_id).expect("sessions");
+        let [session] = sessions.try_into().expect("exactly one session of the group");
         session
     }
 

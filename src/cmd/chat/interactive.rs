@@ -67,11 +67,21 @@ pub fn run(home: &Home, chat: &str) -> Result<ExitCode> {
             }
             Err(ReadlineError::Interrupted) if !text.is_empty() => text.clear(),
             Err(ReadlineError::Interrupted | ReadlineError::Eof) => break,
+            // The terminal is gone, and there is nowhere to say so.
+            Err(e) if hung_up(&e) => break,
             Err(e) => return Err(e.into()),
         }
     }
     editor.save_history(&history)?;
     Ok(ExitCode::SUCCESS)
+}
+
+fn hung_up(error: &ReadlineError) -> bool {
+    match error {
+        ReadlineError::Errno(errno) => *errno as i32 == libc::EIO,
+        ReadlineError::Io(e) => e.raw_os_error() == Some(libc::EIO),
+        _ => false,
+    }
 }
 
 fn print_lines(home: &Home, lines: impl BufRead, edited: &Edited) {
