@@ -23,7 +23,7 @@ use crossbeam_channel::{Receiver, at, never, select};
 use jiff::tz::TimeZone;
 use nanoclaw_session::alive::{AliveLock, touch_heartbeat};
 use nanoclaw_session::config::ContainerConfig;
-use nanoclaw_session::content::{Control, Inbound, Outbound, SystemIn};
+use nanoclaw_session::content::{Control, Inbound, Outbound};
 use nanoclaw_session::inbound::is_transient;
 use nanoclaw_session::inbound::reader::{InboundView, look};
 use nanoclaw_session::layout::SessionDir;
@@ -248,22 +248,16 @@ impl Agent {
     /// Everything a look needs, of one moment.
     fn read(&self, view: &InboundView) -> rusqlite::Result<Seen> {
         let now = time::now();
-        let mut pending = view.pending(now)?;
-        let mut fault = None;
-        pending.retain(|row| match self.outbound.ack(&row.id) {
-            Ok(ack) => ack.is_none(),
-            Err(e) => {
-                fault = Some(e);
-                false
+        let mut pending = Vec::new();
+        for row in view.pending(now)? {
+            if self.outbound.ack(&row.id)?.is_none() {
+                pending.push(row);
             }
-        });
-        if let Some(e) = fault {
-            return Err(e);
         }
         let mut controls = Vec::new();
         for row in pending.iter().filter(|row| row.kind == InKind::System) {
             let content = view.message(&row.id)?.map(|m| Inbound::parse(m.kind, &m.content));
-            if let Some(Inbound::System(SystemIn::Control(control))) = content {
+            if let Some(Inbound::System(Some(control))) = content {
                 controls.push((row.id.clone(), control));
             }
         }
