@@ -161,9 +161,9 @@ impl Attachment {
 /// What a row of `messages_out` asks for.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Outbound {
+    /// `files` are names in `outbox/<message id>/`.
     Text {
         text: String,
-        /// Names in `outbox/<message id>/`.
         files: Vec<String>,
     },
     /// Replace the text of an earlier message, named by the seq the agent saw.
