@@ -239,7 +239,10 @@ impl Agent {
         let text = format::batch(&seen.rows, &seen.destinations, &self.zone, self.dir.root());
         let share = Share::new(&seen.rows, text);
         match self.work {
-            Work::Idle => self.begin(share, seen.destinations),
+            Work::Idle => {
+                self.claim(&share.prompt.message_ids)?;
+                self.start_turn(share, seen.destinations)
+            }
             Work::Turn(_) => self.push(share, seen.destinations),
             Work::Stopping(_) => Ok(()),
         }
@@ -275,11 +278,8 @@ impl Agent {
         Ok(Seen { max_seq, next_due, controls, rows, destinations: Arc::new(destinations) })
     }
 
-    /// Claims a batch and starts a turn with it.
-    fn begin(&mut self, share: Share, destinations: Arc<Destinations>) -> Result<()> {
-        let ids = || share.claims.iter().map(|c| c.id.as_str());
-        self.write(|tx| tx.acknowledge(ids(), AckStatus::Processing, time::now()))?;
-        self.start_turn(share, destinations)
+    fn claim(&mut self, ids: &[String]) -> Result<()> {
+        self.write(|tx| tx.acknowledge(ids.iter().map(String::as_str), AckStatus::Processing, time::now()))
     }
 
     /// Starts a turn with rows that are claimed already.
@@ -309,30 +309,33 @@ impl Agent {
             return Ok(());
         }
         turn.destinations = destinations;
-        let ids: Vec<String> = share.prompt.message_ids.clone();
+        let ids = share.prompt.message_ids.clone();
         turn.pushed.push(share);
-        self.write(|tx| tx.acknowledge(ids.iter().map(String::as_str), AckStatus::Processing, time::now()))?;
+        self.claim(&ids)?;
         // There may be more than one batch.
         self.look()
     }
 
     fn obey(&mut self, id: &str, control: Control) -> Result<()> {
-        match control {
-            Control::Stop => match std::mem::replace(&mut self.work, Work::Idle) {
-                Work::Turn(turn) => {
-                    eprintln!("Turn stopped");
-                    let claims: Vec<String> = turn.claims().map(|c| c.id.clone()).chain([id.to_owned()]).collect();
-                    let own = turn.destinations.own().clone();
-                    let note = Outbound::Text { text: "Stopped.".into(), files: Vec::new() };
-                    let rows = [turn.row(id::message(time::now()), own, &note)];
-                    self.work = Work::Stopping(turn.handle.stop());
-                    self.end_rows(&rows, &claims, AckStatus::Completed, None)
-                }
-                other => {
-                    self.work = other;
-                    self.write(|tx| tx.acknowledge([id], AckStatus::Completed, time::now()))
-                }
-            },
+        let Control::Stop = control;
+        let Some(turn) = self.take_turn() else {
+            return self.write(|tx| tx.acknowledge([id], AckStatus::Completed, time::now()));
+        };
+        eprintln!("Turn stopped");
+        let rows = [turn.text_row(id::message(time::now()), None, "Stopped.".into())];
+        let claims: Vec<String> = turn.claim_ids().chain([id.to_owned()]).collect();
+        self.work = Work::Stopping(turn.handle.stop());
+        self.end_rows(&rows, &claims, AckStatus::Completed, None)
+    }
+
+    /// The running turn, which the caller ends or puts back; `None` leaves everything as it is.
+    fn take_turn(&mut self) -> Option<Box<Turn>> {
+        match std::mem::replace(&mut self.work, Work::Idle) {
+            Work::Turn(turn) => Some(turn),
+            other => {
+                self.work = other;
+                None
+            }
         }
     }
 
@@ -382,7 +385,7 @@ impl Agent {
             (Outbound::Text { text, files }, Some(peer)) if files.is_empty() => turn.sent.text(&peer.name, text),
             _ => turn.sent.other(),
         }
-        let address = peer.map_or_else(|| destinations.own().clone(), |peer| destinations.address(peer));
+        let address = destinations.address(peer);
         let row = turn.row(id, address, &message);
         let seen_seq = self.seen_seq;
         self.write(|tx| tx.insert(&row, seen_seq, time::now()).map(drop))
@@ -390,12 +393,12 @@ impl Agent {
 
     /// A turn has ended well - unless the agent must be told that something was not sent.
     fn finish(&mut self, result: TurnResult) -> Result<()> {
-        let Work::Turn(mut turn) = std::mem::replace(&mut self.work, Work::Idle) else { return Ok(()) };
+        let Some(mut turn) = self.take_turn() else { return Ok(()) };
         turn.answered(result.follow_ups_taken);
         let outcome = route(Reply::of(&result.texts), &turn.destinations, &turn.sent);
         for message in outcome.sends {
             turn.sent.text(&message.to, &message.text);
-            let row = turn.text_row(id::message(time::now()), message);
+            let row = turn.text_row(id::message(time::now()), Some(&message.to), message.text);
             turn.outbox.push(row);
         }
         match (outcome.nudge, turn.nudge) {
@@ -414,10 +417,7 @@ impl Agent {
 
     /// Tells the agent, in the same turn, what became of its answer.
     fn nudge(&mut self, mut turn: Box<Turn>, note: String, continuation: Option<String>) -> Result<()> {
-        let continuation = match continuation {
-            Some(new) => Some(new),
-            None => self.continuation()?,
-        };
+        let continuation = if continuation.is_some() { continuation } else { self.continuation()? };
         let prompt = Prompt { message_ids: Vec::new(), text: format!("A note from your runner: {note}") };
         turn.handle = self.ask(prompt, &turn.destinations, continuation)?;
         turn.nudge = Nudge::Used;
@@ -433,7 +433,7 @@ impl Agent {
     /// A turn has failed: once more without the continuation if that was at fault, else the user
     /// is told.
     fn fail(&mut self, error: TurnError) -> Result<()> {
-        let Work::Turn(mut turn) = std::mem::replace(&mut self.work, Work::Idle) else { return Ok(()) };
+        let Some(mut turn) = self.take_turn() else { return Ok(()) };
         eprintln!("Turn failed class={:?} error={:?}", error.class, error.sentence);
         if error.class == ErrorClass::StaleContinuation && turn.attempt == Attempt::Continued {
             let shares = std::iter::once(turn.given.clone()).chain(std::mem::take(&mut turn.pushed));
@@ -445,13 +445,11 @@ impl Agent {
             self.work = Work::Turn(turn);
             return Ok(());
         }
-        let claims: Vec<String> = turn.claims().map(|c| c.id.clone()).collect();
+        let claims: Vec<String> = turn.claim_ids().collect();
         // What was answered before a nudge is an answer all the same.
         let status = if turn.outbox.is_empty() { AckStatus::Failed } else { AckStatus::Completed };
         if turn.outbox.is_empty() {
-            let text = self.sentence(error);
-            let own = turn.destinations.own().clone();
-            let row = turn.row(id::message(time::now()), own, &Outbound::Text { text, files: Vec::new() });
+            let row = turn.text_row(id::message(time::now()), None, self.sentence(error));
             turn.outbox.push(row);
         }
         self.end_rows(&turn.outbox, &claims, status, None)?;

@@ -1,11 +1,8 @@
 //! The Messages API, streamed, through the host's gateway.
 //!
-//! A turn: the user's text is appended to the history, the whole history is sent, the answer is
-//! appended. Follow-ups that came meanwhile are asked in the same turn. What is transient is
-//! retried here, by the rule in [`retry`]; before each wait the turn declares its silence.
-//!
-//! The API is stateless, so the continuation is just the name of the history file. A turn that
-//! fails takes its lines back out of the history: the user was told, and may ask again.
+//! The API is stateless: each request sends the whole history, and the continuation is the name of
+//! its file. Follow-ups that came meanwhile are asked in the same turn. What is transient is retried
+//! here, by the rule in [`retry`]. A turn that fails takes its lines back out of the history.
 //!
 //! A request that the API calls invalid may be so because of the history. With one, the turn is
 //! reported as stale, which makes the agent ask once more without; the old history is given up
@@ -25,7 +22,7 @@ use nanoclaw_session::layout::SessionDir;
 use ureq::Body;
 use ureq::http::{Response, StatusCode};
 
-use self::history::{History, Past, Role};
+use self::history::{History, Role};
 use self::retry::{Retry, Verdict};
 use self::stream::{Answer, Fault, Step};
 use super::{ErrorClass, Prompt, Provider, Stopped, TurnError, TurnEvent, TurnHandle, TurnPort, TurnRequest};
@@ -50,7 +47,7 @@ const STOPPED_NOTE: &str = "[The user stopped this reply.]";
 const CUT_OFF_NOTE: &str = "[The answer was cut off here: it reached the model's limit.]";
 
 /// See the module.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Anthropic {
     gateway: Gateway,
     model: String,
@@ -73,23 +70,15 @@ impl Provider for Anthropic {
     fn start(&self, request: TurnRequest) -> io::Result<TurnHandle> {
         let client = self.gateway.client();
         let interrupted = client.clone();
-        let turn = Turn {
-            client,
-            gateway: self.gateway.clone(),
-            model: self.model.clone(),
-            system: request.system.clone(),
-            folder: self.folder.clone(),
-        };
+        let turn = Turn { client, provider: self.clone(), system: request.system.clone() };
         super::spawn(move || interrupted.shutdown(), move |port| turn.run(port, request))
     }
 }
 
 struct Turn {
     client: ureq::Agent,
-    gateway: Gateway,
-    model: String,
+    provider: Anthropic,
     system: String,
-    folder: PathBuf,
 }
 
 /// Why there is no answer.
@@ -145,8 +134,8 @@ fn disk_error(e: &io::Error) -> TurnError {
 impl Turn {
     fn run(self, port: TurnPort, request: TurnRequest) -> Result<(), Stopped> {
         let opened = match request.continuation.as_deref() {
-            None => History::create(&self.folder).map(Some),
-            Some(name) => History::open(&self.folder, name),
+            None => History::create(&self.provider.folder).map(Some),
+            Some(name) => History::open(&self.provider.folder, name),
         };
         let mut history = match opened {
             Ok(Some(history)) => history,
@@ -191,7 +180,7 @@ impl Turn {
 
     /// One answer to the history as it is, however many requests that takes.
     fn ask(&self, port: &mut TurnPort, history: &mut History, answer: &mut Answer) -> Result<(), Ended> {
-        let body = request::body(&self.model, &self.system, &history.messages());
+        let body = request::body(&self.provider.model, &self.system, &history.messages());
         let mut retry = Retry::new(Instant::now());
         port.emit(TurnEvent::Waiting { until: time::now() + SILENCE_TIMEOUT })?;
         loop {
@@ -224,15 +213,15 @@ impl Turn {
     fn attempt(&self, port: &TurnPort, history: &mut History, body: &[u8], answer: &mut Answer) -> Result<(), Missed> {
         let response = self
             .client
-            .post(self.gateway.url("/v1/messages"))
-            .header("x-api-key", self.gateway.token())
+            .post(self.provider.gateway.url("/v1/messages"))
+            .header("x-api-key", self.provider.gateway.token())
             .header("anthropic-version", API_VERSION)
             .header("content-type", "application/json")
             .header("accept", "text/event-stream")
             .send(body)
             .map_err(|e| again(format!("no connection: {e}")))?;
         if response.status() != StatusCode::OK {
-            return Err(refusal(response, history.has_past()));
+            return Err(refusal(response, history));
         }
         if history.announce() {
             port.emit(TurnEvent::Init { continuation: history.name().to_owned() })?;
@@ -300,7 +289,7 @@ fn bad_key(message: &str) -> TurnError {
 }
 
 /// What an answer that is not 200 means.
-fn refusal(response: Response<Body>, history: Past) -> Missed {
+fn refusal(response: Response<Body>, history: &History) -> Missed {
     let status = response.status();
     let retry_after = response
         .headers()
@@ -314,7 +303,7 @@ fn refusal(response: Response<Body>, history: Past) -> Missed {
     let message = request::error_message(&body).unwrap_or_else(|| format!("HTTP {status}"));
     match status.as_u16() {
         401 | 403 => bad_key(&message).into(),
-        400 | 413 if history == Past::Some => error(ErrorClass::StaleContinuation, invalid(&message).sentence).into(),
+        400 | 413 if history.has_past() => error(ErrorClass::StaleContinuation, invalid(&message).sentence).into(),
         429 => Missed::Again { why: message, retry_after, limit: Limit::UsedUp },
         408 | 409 | 500..=599 => {
             Missed::Again { why: format!("{message} (HTTP {})", status.as_u16()), retry_after, limit: Limit::None }
