@@ -1,5 +1,4 @@
-//! The agent loop: the actor on the main thread that owns `outbound.db`, the configuration and
-//! the provider.
+//! The agent loop: the actor on the main thread that owns `outbound.db` and the provider.
 //!
 //! ```text
 //! Idle --a row that wakes--> Turn --result or error--> Idle
@@ -56,13 +55,6 @@ const MAX_INSTRUCTIONS_BYTES: u64 = 256 * 1024;
 /// Due times are compared in milliseconds; waking a little late saves a second look.
 const DUE_MARGIN: Duration = Duration::from_millis(2);
 
-/// What the runner reads of its environment.
-#[derive(Debug)]
-pub struct Environment {
-    pub zone: Option<String>,
-    pub gateway: Gateway,
-}
-
 /// Everything that can wake the agent.
 enum Event {
     Inbound,
@@ -114,17 +106,15 @@ pub struct Agent {
 }
 
 impl Agent {
-    /// Takes over the session: lock, own database, then the watch - before the first look.
-    ///
-    /// # Errors
-    /// Anything missing or broken in the session folder.
-    pub fn start(dir: SessionDir, environment: Environment) -> Result<Agent> {
+    /// Takes over the session: lock, own database, then the watch - before the first look. `zone` is
+    /// the container's, for when the configuration names none.
+    pub fn start(dir: SessionDir, zone: Option<String>, gateway: Gateway) -> Result<Agent> {
         let alive = AliveLock::take(&dir).with_context(|| format!("lock {}", dir.alive().display()))?;
         let config = ContainerConfig::load(&dir).with_context(|| format!("read {}", dir.container_json().display()))?;
         let outbound = OutboundDb::open(&dir).with_context(|| format!("open {}", dir.outbound_db().display()))?;
         let outside = watcher::start(&dir).with_context(|| format!("watch {}", dir.root().display()))?;
-        let provider = provider::named(&config, &dir, environment.gateway);
-        let zone = time::zone([config.timezone.as_deref(), environment.zone.as_deref()].into_iter().flatten());
+        let provider = provider::named(&config, &dir, gateway);
+        let zone = time::zone([config.timezone.as_deref(), zone.as_deref()].into_iter().flatten());
         eprintln!("Runner started version={} provider={}", env!("CARGO_PKG_VERSION"), provider.name());
         Ok(Agent {
             dir,
@@ -146,9 +136,6 @@ impl Agent {
     }
 
     /// Works until it has been idle for long enough or is told to leave.
-    ///
-    /// # Errors
-    /// A fault of the session's files.
     pub fn run(mut self) -> Result<()> {
         self.beat();
         self.look()?;

@@ -13,7 +13,7 @@ use std::io;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError, bounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use jiff::Timestamp;
 use nanoclaw_session::config::ContainerConfig;
 use nanoclaw_session::content::Outbound;
@@ -50,18 +50,16 @@ pub struct TurnRequest {
 #[derive(Debug)]
 pub enum TurnEvent {
     /// The conversation's continuation, as soon as it is known.
-    Init {
-        continuation: String,
-    },
+    Init { continuation: String },
     /// Something arrived, such as a piece of the answer: the turn makes progress.
     Activity,
     /// No news is to be expected before `until`.
-    Waiting {
-        until: Timestamp,
-    },
+    Waiting { until: Timestamp },
     /// Something is sent in the middle of the turn.
     Send(Outgoing),
+    /// The turn ended well.
     Result(TurnResult),
+    /// The turn failed.
     Error(TurnError),
 }
 
@@ -192,13 +190,7 @@ impl TurnPort {
 
     /// Whether the turn may go on.
     pub fn check(&mut self) -> Result<(), Stopped> {
-        loop {
-            match self.follow_ups.try_recv() {
-                Ok(prompt) => self.waiting.push(prompt),
-                Err(TryRecvError::Empty) => return Ok(()),
-                Err(TryRecvError::Disconnected) => return Err(Stopped),
-            }
-        }
+        self.wait(Duration::ZERO)
     }
 
     /// Ends the turn well.

@@ -37,9 +37,6 @@ pub enum Outside {
 }
 
 /// Starts the thread. The watch exists when this returns, so a read that follows misses nothing.
-///
-/// # Errors
-/// The signals cannot be registered or the thread not be started.
 pub fn start(dir: &SessionDir) -> io::Result<Receiver<Outside>> {
     let (signals, write) = UnixStream::pair()?;
     signal_hook::low_level::pipe::register(SIGINT, write.try_clone()?)?;

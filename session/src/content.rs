@@ -162,29 +162,17 @@ impl Attachment {
 #[derive(Debug, Clone, PartialEq)]
 pub enum Outbound {
     /// `files` are names in `outbox/<message id>/`.
-    Text {
-        text: String,
-        files: Vec<String>,
-    },
+    Text { text: String, files: Vec<String> },
     /// Replace the text of an earlier message, named by the seq the agent saw.
-    Edit {
-        message_id: String,
-        text: String,
-    },
-    Reaction {
-        message_id: String,
-        emoji: String,
-    },
+    Edit { message_id: String, text: String },
+    /// Put a sign to such a message.
+    Reaction { message_id: String, emoji: String },
+    /// Ask, and wait for the answer.
     Question(Question),
-    Card {
-        card: Value,
-        fallback_text: String,
-    },
+    /// Rich content as the platform takes it, and a text for where it does not.
+    Card { card: Value, fallback_text: String },
     /// `kind = system`: something the host does for the agent.
-    Action {
-        name: String,
-        arguments: Map<String, Value>,
-    },
+    Action { name: String, arguments: Map<String, Value> },
     /// Understood as JSON, but not as anything we know: an error for the agent, never "sent".
     Invalid(&'static str),
 }

@@ -28,9 +28,6 @@ pub struct Stamp {
 
 impl Stamp {
     /// Takes the stamp of a database; a missing file has one too.
-    ///
-    /// # Errors
-    /// The system's, other than "no such file".
     pub fn take(path: &Path) -> io::Result<Stamp> {
         let has_journal = lstat(&journal_of(path))?.is_some();
         let mut stamp = Stamp { file: None, modified: (0, 0), changed: (0, 0), has_journal };

@@ -23,7 +23,7 @@ use ureq::Body;
 use ureq::http::{Response, StatusCode};
 
 use self::history::{History, Role};
-use self::retry::{Retry, Verdict};
+use self::retry::{LONGEST_PAUSE, Retry};
 use self::stream::{Answer, Fault, Step};
 use super::{ErrorClass, Prompt, Provider, Stopped, TurnError, TurnEvent, TurnHandle, TurnPort, TurnRequest};
 use crate::gateway::{Gateway, SILENCE_TIMEOUT};
@@ -89,20 +89,10 @@ enum Ended {
 
 /// Why one request got none.
 enum Missed {
+    /// There will be none.
     Ended(Ended),
-    /// Worth another try, now or after what the server asked for.
-    Again {
-        why: String,
-        retry_after: Option<Duration>,
-        limit: Limit,
-    },
-}
-
-/// Whether a server's "later" is about the user's own limit.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Limit {
-    None,
-    UsedUp,
+    /// Worth another try, after what the server asked for if it did.
+    Again { why: String, retry_after: Option<Duration> },
 }
 
 impl From<Stopped> for Ended {
@@ -185,27 +175,19 @@ impl Turn {
         port.emit(TurnEvent::Waiting { until: time::now() + SILENCE_TIMEOUT })?;
         loop {
             *answer = Answer::default();
-            let (why, retry_after, limit) = match self.attempt(port, history, &body, answer) {
+            let (why, retry_after) = match self.attempt(port, history, &body, answer) {
                 Ok(()) => return Ok(()),
                 Err(Missed::Ended(ended)) => return Err(ended),
-                Err(Missed::Again { why, retry_after, limit }) => (why, retry_after, limit),
+                Err(Missed::Again { why, retry_after }) => (why, retry_after),
             };
             port.check()?;
-            match retry.next(Instant::now(), retry_after) {
-                Verdict::Wait(pause) => {
-                    eprintln!("Request failed, trying again error={why:?} in_ms={}", pause.as_millis());
-                    port.emit(TurnEvent::Waiting { until: time::now() + pause + SILENCE_TIMEOUT })?;
-                    port.wait(pause)?;
-                }
-                Verdict::TooLate(pause) if limit == Limit::UsedUp => {
-                    let class = ErrorClass::Quota { reset: time::now() + pause };
-                    return Err(Ended::Failed(error(class, why)));
-                }
-                Verdict::TooLate(_) | Verdict::GiveUp => {
-                    let sentence = format!("The model could not be reached; I tried for a while. ({why})");
-                    return Err(Ended::Failed(error(ErrorClass::Transient, sentence)));
-                }
-            }
+            let Some(pause) = retry.next(Instant::now(), retry_after) else {
+                let sentence = format!("The model could not be reached; I tried for a while. ({why})");
+                return Err(Ended::Failed(error(ErrorClass::Transient, sentence)));
+            };
+            eprintln!("Request failed, trying again error={why:?} in_ms={}", pause.as_millis());
+            port.emit(TurnEvent::Waiting { until: time::now() + pause + SILENCE_TIMEOUT })?;
+            port.wait(pause)?;
         }
     }
 
@@ -240,7 +222,7 @@ fn record(history: &mut History, answer: &Answer, follow_ups: &[Prompt]) -> io::
 }
 
 fn again(why: String) -> Missed {
-    Missed::Again { why, retry_after: None, limit: Limit::None }
+    Missed::Again { why, retry_after: None }
 }
 
 /// Reads the stream to its end. `answer` always holds what was said so far.
@@ -304,10 +286,13 @@ fn refusal(response: Response<Body>, history: &History) -> Missed {
     match status.as_u16() {
         401 | 403 => bad_key(&message).into(),
         400 | 413 if history.has_past() => error(ErrorClass::StaleContinuation, invalid(&message).sentence).into(),
-        429 => Missed::Again { why: message, retry_after, limit: Limit::UsedUp },
-        408 | 409 | 500..=599 => {
-            Missed::Again { why: format!("{message} (HTTP {})", status.as_u16()), retry_after, limit: Limit::None }
-        }
+        429 => match retry_after {
+            Some(pause) if pause > LONGEST_PAUSE => {
+                error(ErrorClass::Quota { reset: time::now() + pause }, message).into()
+            }
+            _ => Missed::Again { why: message, retry_after },
+        },
+        code @ (408 | 409 | 500..=599) => Missed::Again { why: format!("{message} (HTTP {code})"), retry_after },
         _ => invalid(&message).into(),
     }
 }

@@ -43,13 +43,10 @@ WHERE t.schema = 'main' AND t.name IN ('messages_out', 'processing_ack', 'contai
 /// A row of `messages_out`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum OutRow {
+    /// What a runner writes.
     Message(MessageOut),
-    /// Not what a runner writes. It counts as seen; `id` is there if that at least is in order.
-    Malformed {
-        seq: i64,
-        id: Option<String>,
-        reason: String,
-    },
+    /// Anything else. It counts as seen; `id` is there if that at least is in order.
+    Malformed { seq: i64, id: Option<String>, reason: String },
 }
 
 impl OutRow {
