@@ -1,5 +1,4 @@
-//! The agent loop: the actor on the main thread that owns `outbound.db`, the configuration and
-//! the provider.
+//! The agent loop: the actor on the main thread that owns `outbound.db` and the provider.
 //!
 //! ```text
 //! Idle --a row that wakes--> Turn --result or error--> Idle
@@ -23,7 +22,7 @@ use crossbeam_channel::{Receiver, at, never, select};
 use jiff::tz::TimeZone;
 use nanoclaw_session::alive::{AliveLock, touch_heartbeat};
 use nanoclaw_session::config::ContainerConfig;
-use nanoclaw_session::content::{Control, Inbound, Outbound, SystemIn};
+use nanoclaw_session::content::{Control, Inbound, Outbound};
 use nanoclaw_session::inbound::is_transient;
 use nanoclaw_session::inbound::reader::{InboundView, look};
 use nanoclaw_session::layout::SessionDir;
@@ -55,13 +54,6 @@ const HEARTBEAT_STEP: Duration = Duration::from_secs(1);
 const MAX_INSTRUCTIONS_BYTES: u64 = 256 * 1024;
 /// Due times are compared in milliseconds; waking a little late saves a second look.
 const DUE_MARGIN: Duration = Duration::from_millis(2);
-
-/// What the runner reads of its environment.
-#[derive(Debug)]
-pub struct Environment {
-    pub zone: Option<String>,
-    pub gateway: Gateway,
-}
 
 /// Everything that can wake the agent.
 enum Event {
@@ -114,17 +106,15 @@ pub struct Agent {
 }
 
 impl Agent {
-    /// Takes over the session: lock, own database, then the watch - before the first look.
-    ///
-    /// # Errors
-    /// Anything missing or broken in the session folder.
-    pub fn start(dir: SessionDir, environment: Environment) -> Result<Agent> {
+    /// Takes over the session: lock, own database, then the watch - before the first look. `zone` is
+    /// the container's, for when the configuration names none.
+    pub fn start(dir: SessionDir, zone: Option<String>, gateway: Gateway) -> Result<Agent> {
         let alive = AliveLock::take(&dir).with_context(|| format!("lock {}", dir.alive().display()))?;
         let config = ContainerConfig::load(&dir).with_context(|| format!("read {}", dir.container_json().display()))?;
         let outbound = OutboundDb::open(&dir).with_context(|| format!("open {}", dir.outbound_db().display()))?;
         let outside = watcher::start(&dir).with_context(|| format!("watch {}", dir.root().display()))?;
-        let provider = provider::named(&config, &dir, environment.gateway);
-        let zone = time::zone([config.timezone.as_deref(), environment.zone.as_deref()].into_iter().flatten());
+        let provider = provider::named(&config, &dir, gateway);
+        let zone = time::zone([config.timezone.as_deref(), zone.as_deref()].into_iter().flatten());
         eprintln!("Runner started version={} provider={}", env!("CARGO_PKG_VERSION"), provider.name());
         Ok(Agent {
             dir,
@@ -146,9 +136,6 @@ impl Agent {
     }
 
     /// Works until it has been idle for long enough or is told to leave.
-    ///
-    /// # Errors
-    /// A fault of the session's files.
     pub fn run(mut self) -> Result<()> {
         self.beat();
         self.look()?;
@@ -239,7 +226,10 @@ impl Agent {
         let text = format::batch(&seen.rows, &seen.destinations, &self.zone, self.dir.root());
         let share = Share::new(&seen.rows, text);
         match self.work {
-            Work::Idle => self.begin(share, seen.destinations),
+            Work::Idle => {
+                self.claim(&share.prompt.message_ids)?;
+                self.start_turn(share, seen.destinations)
+            }
             Work::Turn(_) => self.push(share, seen.destinations),
             Work::Stopping(_) => Ok(()),
         }
@@ -248,22 +238,16 @@ impl Agent {
     /// Everything a look needs, of one moment.
     fn read(&self, view: &InboundView) -> rusqlite::Result<Seen> {
         let now = time::now();
-        let mut pending = view.pending(now)?;
-        let mut fault = None;
-        pending.retain(|row| match self.outbound.ack(&row.id) {
-            Ok(ack) => ack.is_none(),
-            Err(e) => {
-                fault = Some(e);
-                false
+        let mut pending = Vec::new();
+        for row in view.pending(now)? {
+            if self.outbound.ack(&row.id)?.is_none() {
+                pending.push(row);
             }
-        });
-        if let Some(e) = fault {
-            return Err(e);
         }
         let mut controls = Vec::new();
         for row in pending.iter().filter(|row| row.kind == InKind::System) {
             let content = view.message(&row.id)?.map(|m| Inbound::parse(m.kind, &m.content));
-            if let Some(Inbound::System(SystemIn::Control(control))) = content {
+            if let Some(Inbound::System(Some(control))) = content {
                 controls.push((row.id.clone(), control));
             }
         }
@@ -281,11 +265,8 @@ impl Agent {
         Ok(Seen { max_seq, next_due, controls, rows, destinations: Arc::new(destinations) })
     }
 
-    /// Claims a batch and starts a turn with it.
-    fn begin(&mut self, share: Share, destinations: Arc<Destinations>) -> Result<()> {
-        let ids = || share.claims.iter().map(|c| c.id.as_str());
-        self.write(|tx| tx.acknowledge(ids(), AckStatus::Processing, time::now()))?;
-        self.start_turn(share, destinations)
+    fn claim(&mut self, ids: &[String]) -> Result<()> {
+        self.write(|tx| tx.acknowledge(ids.iter().map(String::as_str), AckStatus::Processing, time::now()))
     }
 
     /// Starts a turn with rows that are claimed already.
@@ -315,30 +296,33 @@ impl Agent {
             return Ok(());
         }
         turn.destinations = destinations;
-        let ids: Vec<String> = share.prompt.message_ids.clone();
+        let ids = share.prompt.message_ids.clone();
         turn.pushed.push(share);
-        self.write(|tx| tx.acknowledge(ids.iter().map(String::as_str), AckStatus::Processing, time::now()))?;
+        self.claim(&ids)?;
         // There may be more than one batch.
         self.look()
     }
 
     fn obey(&mut self, id: &str, control: Control) -> Result<()> {
-        match control {
-            Control::Stop => match std::mem::replace(&mut self.work, Work::Idle) {
-                Work::Turn(turn) => {
-                    eprintln!("Turn stopped");
-                    let claims: Vec<String> = turn.claims().map(|c| c.id.clone()).chain([id.to_owned()]).collect();
-                    let own = turn.destinations.own().clone();
-                    let note = Outbound::Text { text: "Stopped.".into(), files: Vec::new() };
-                    let rows = [turn.row(id::message(time::now()), own, &note)];
-                    self.work = Work::Stopping(turn.handle.stop());
-                    self.end_rows(&rows, &claims, AckStatus::Completed, None)
-                }
-                other => {
-                    self.work = other;
-                    self.write(|tx| tx.acknowledge([id], AckStatus::Completed, time::now()))
-                }
-            },
+        let Control::Stop = control;
+        let Some(turn) = self.take_turn() else {
+            return self.write(|tx| tx.acknowledge([id], AckStatus::Completed, time::now()));
+        };
+        eprintln!("Turn stopped");
+        let rows = [turn.text_row(id::message(time::now()), None, "Stopped.".into())];
+        let claims: Vec<String> = turn.claim_ids().chain([id.to_owned()]).collect();
+        self.work = Work::Stopping(turn.handle.stop());
+        self.end_rows(&rows, &claims, AckStatus::Completed, None)
+    }
+
+    /// The running turn, which the caller ends or puts back; `None` leaves everything as it is.
+    fn take_turn(&mut self) -> Option<Box<Turn>> {
+        match std::mem::replace(&mut self.work, Work::Idle) {
+            Work::Turn(turn) => Some(turn),
+            other => {
+                self.work = other;
+                None
+            }
         }
     }
 
@@ -388,7 +372,7 @@ impl Agent {
             (Outbound::Text { text, files }, Some(peer)) if files.is_empty() => turn.sent.text(&peer.name, text),
             _ => turn.sent.other(),
         }
-        let address = peer.map_or_else(|| destinations.own().clone(), |peer| destinations.address(peer));
+        let address = destinations.address(peer);
         let row = turn.row(id, address, &message);
         let seen_seq = self.seen_seq;
         self.write(|tx| tx.insert(&row, seen_seq, time::now()).map(drop))
@@ -396,12 +380,12 @@ impl Agent {
 
     /// A turn has ended well - unless the agent must be told that something was not sent.
     fn finish(&mut self, result: TurnResult) -> Result<()> {
-        let Work::Turn(mut turn) = std::mem::replace(&mut self.work, Work::Idle) else { return Ok(()) };
+        let Some(mut turn) = self.take_turn() else { return Ok(()) };
         turn.answered(result.follow_ups_taken);
         let outcome = route(Reply::of(&result.texts), &turn.destinations, &turn.sent);
         for message in outcome.sends {
             turn.sent.text(&message.to, &message.text);
-            let row = turn.text_row(id::message(time::now()), message);
+            let row = turn.text_row(id::message(time::now()), Some(&message.to), message.text);
             turn.outbox.push(row);
         }
         match (outcome.nudge, turn.nudge) {
@@ -420,10 +404,7 @@ impl Agent {
 
     /// Tells the agent, in the same turn, what became of its answer.
     fn nudge(&mut self, mut turn: Box<Turn>, note: String, continuation: Option<String>) -> Result<()> {
-        let continuation = match continuation {
-            Some(new) => Some(new),
-            None => self.continuation()?,
-        };
+        let continuation = if continuation.is_some() { continuation } else { self.continuation()? };
         let prompt = Prompt { message_ids: Vec::new(), text: format!("A note from your runner: {note}") };
         turn.handle = self.ask(prompt, &turn.destinations, continuation)?;
         turn.nudge = Nudge::Used;
@@ -439,7 +420,7 @@ impl Agent {
     /// A turn has failed: once more without the continuation if that was at fault, else the user
     /// is told.
     fn fail(&mut self, error: TurnError) -> Result<()> {
-        let Work::Turn(mut turn) = std::mem::replace(&mut self.work, Work::Idle) else { return Ok(()) };
+        let Some(mut turn) = self.take_turn() else { return Ok(()) };
         eprintln!("Turn failed class={:?} error={:?}", error.class, error.sentence);
         if error.class == ErrorClass::StaleContinuation && turn.attempt == Attempt::Continued {
             let shares = std::iter::once(turn.given.clone()).chain(std::mem::take(&mut turn.pushed));
@@ -451,13 +432,11 @@ impl Agent {
             self.work = Work::Turn(turn);
             return Ok(());
         }
-        let claims: Vec<String> = turn.claims().map(|c| c.id.clone()).collect();
+        let claims: Vec<String> = turn.claim_ids().collect();
         // What was answered before a nudge is an answer all the same.
         let status = if turn.outbox.is_empty() { AckStatus::Failed } else { AckStatus::Completed };
         if turn.outbox.is_empty() {
-            let text = self.sentence(error);
-            let own = turn.destinations.own().clone();
-            let row = turn.row(id::message(time::now()), own, &Outbound::Text { text, files: Vec::new() });
+            let row = turn.text_row(id::message(time::now()), None, self.sentence(error));
             turn.outbox.push(row);
         }
         self.end_rows(&turn.outbox, &claims, status, None)?;

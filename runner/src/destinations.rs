@@ -8,27 +8,11 @@ use nanoclaw_session::row::{Address, Destination, DestinationType};
 /// What the agent calls the session's own chat when the host gave it no name.
 const UNNAMED_OWN_CHAT: &str = "here";
 
-/// One peer the agent can name.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Peer {
-    pub name: String,
-    pub display_name: Option<String>,
-    pub kind: DestinationType,
-    /// Chat and channel; no thread.
-    chat: Address,
-}
-
-impl Peer {
-    /// The channel it is reached through.
-    pub fn channel(&self) -> Option<&str> {
-        self.chat.channel_type.as_deref()
-    }
-}
-
 /// Every peer of this session, and the chat it lives in.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Destinations {
-    peers: Vec<Peer>,
+    /// Each with the chat and channel it is reached through, and no thread.
+    peers: Vec<Destination>,
     /// The session's own chat with the thread a reply belongs to; empty when it has none.
     own: Address,
 }
@@ -36,40 +20,34 @@ pub struct Destinations {
 impl Destinations {
     /// `routing` is the session's own chat, `latest_thread` the thread of the latest row from it.
     /// The own chat is always a destination: without a row of its own, under a name of ours.
-    pub fn new(rows: Vec<Destination>, routing: Address, latest_thread: Option<String>) -> Destinations {
-        let mut peers: Vec<Peer> = rows
-            .into_iter()
-            .map(|d| Peer {
-                name: d.name,
-                display_name: d.display_name,
-                kind: d.kind,
-                chat: match d.kind {
-                    DestinationType::Channel => Address { thread_id: None, ..d.address },
-                    DestinationType::Agent => {
-                        Address { channel_type: Some("agent".into()), platform_id: d.agent_group_id, thread_id: None }
-                    }
-                },
-            })
-            .collect();
+    pub fn new(mut peers: Vec<Destination>, routing: Address, latest_thread: Option<String>) -> Destinations {
+        for peer in &mut peers {
+            if peer.kind == DestinationType::Agent {
+                peer.address.channel_type = Some("agent".into());
+                peer.address.platform_id = peer.agent_group_id.take();
+            }
+            peer.address.thread_id = None;
+        }
         let own = Address { thread_id: latest_thread.or_else(|| routing.thread_id.clone()), ..routing };
-        let named = peers.iter().any(|peer| same_chat(&peer.chat, &own));
+        let named = peers.iter().any(|peer| same_chat(&peer.address, &own));
         if peers.is_empty() || (own.platform_id.is_some() && !named) {
-            peers.push(Peer {
+            peers.push(Destination {
                 name: UNNAMED_OWN_CHAT.into(),
                 display_name: None,
                 kind: DestinationType::Channel,
-                chat: Address { thread_id: None, ..own.clone() },
+                address: Address { thread_id: None, ..own.clone() },
+                agent_group_id: None,
             });
         }
         Destinations { peers, own }
     }
 
-    pub fn peers(&self) -> &[Peer] {
+    pub fn peers(&self) -> &[Destination] {
         &self.peers
     }
 
     /// The one destination, when there is exactly one.
-    pub fn only(&self) -> Option<&Peer> {
+    pub fn only(&self) -> Option<&Destination> {
         match self.peers.as_slice() {
             [peer] => Some(peer),
             _ => None,
@@ -77,7 +55,7 @@ impl Destinations {
     }
 
     /// The peer the agent means; models are not careful with case.
-    pub fn by_name(&self, name: &str) -> Option<&Peer> {
+    pub fn by_name(&self, name: &str) -> Option<&Destination> {
         let exact = self.peers.iter().find(|peer| peer.name == name);
         exact.or_else(|| self.peers.iter().find(|peer| peer.name.eq_ignore_ascii_case(name)))
     }
@@ -85,22 +63,17 @@ impl Destinations {
     /// What the agent calls the chat a row came from.
     pub fn name_of(&self, chat: &Address) -> Option<&str> {
         chat.platform_id.as_ref()?;
-        self.peers.iter().find(|peer| same_chat(&peer.chat, chat)).map(|peer| peer.name.as_str())
+        self.peers.iter().find(|peer| same_chat(&peer.address, chat)).map(|peer| peer.name.as_str())
     }
 
-    pub fn is_own(&self, peer: &Peer) -> bool {
-        same_chat(&peer.chat, &self.own)
+    pub fn is_own(&self, peer: &Destination) -> bool {
+        same_chat(&peer.address, &self.own)
     }
 
-    /// Where a message to `peer` goes: in the own chat to the thread of the latest row from it,
-    /// anywhere else to no thread.
-    pub fn address(&self, peer: &Peer) -> Address {
-        if self.is_own(peer) { self.own.clone() } else { peer.chat.clone() }
-    }
-
-    /// The session's own chat: where the runner itself says something.
-    pub fn own(&self) -> &Address {
-        &self.own
+    /// Where a message to `peer` goes: in the own chat (`None`, too) to the thread of the latest row
+    /// from it, anywhere else to no thread.
+    pub fn address(&self, peer: Option<&Destination>) -> Address {
+        peer.filter(|peer| !self.is_own(peer)).map_or(&self.own, |peer| &peer.address).clone()
     }
 }
 
@@ -159,7 +132,7 @@ pub mod tests {
     #[test]
     fn the_own_chat_gets_the_latest_thread_and_the_others_none() {
         let d = three();
-        let address = |name| d.address(d.by_name(name).unwrap());
+        let address = |name| d.address(d.by_name(name));
         assert_eq!(address("family"), chat("telegram", "1", Some("t9")));
         assert_eq!(address("WORK"), chat("slack", "C1", None));
         assert_eq!(address("ops"), chat("agent", "ag-2", None));
@@ -169,7 +142,7 @@ pub mod tests {
     #[test]
     fn without_a_latest_thread_the_session_s_own_one_is_taken() {
         let d = Destinations::new(vec![], chat("slack", "C1", Some("t1")), None);
-        assert_eq!(d.address(d.only().unwrap()), chat("slack", "C1", Some("t1")));
+        assert_eq!(d.address(d.only()), chat("slack", "C1", Some("t1")));
     }
 
     #[test]
@@ -188,9 +161,9 @@ pub mod tests {
         assert_eq!(alone.only().map(|p| p.name.as_str()), Some("here"));
         let beside = Destinations::new(vec![agent("ops", "ag-2")], own.clone(), None);
         assert_eq!(beside.peers().len(), 2);
-        assert_eq!(beside.address(beside.by_name("here").unwrap()), own);
+        assert_eq!(beside.address(beside.by_name("here")), own);
         let nowhere = Destinations::new(vec![], Address::default(), None);
-        assert_eq!(nowhere.address(nowhere.only().unwrap()), Address::default());
+        assert_eq!(nowhere.address(nowhere.only()), Address::default());
         let agents_only = Destinations::new(vec![agent("ops", "ag-2")], Address::default(), None);
         assert_eq!(agents_only.only().map(|p| p.name.as_str()), Some("ops"));
     }

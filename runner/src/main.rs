@@ -30,7 +30,7 @@ use std::process::ExitCode;
 use anyhow::{Context, Result};
 use nanoclaw_session::layout::{CONTAINER_WORKSPACE, SessionDir};
 
-use crate::agent::{Agent, Environment};
+use crate::agent::Agent;
 use crate::gateway::Gateway;
 
 const USAGE: &str = "\
@@ -63,7 +63,11 @@ fn main() -> ExitCode {
 
 fn execute(command: Command) -> Result<ExitCode> {
     match command {
-        Command::Run(dir) => Agent::start(dir, environment())?.run()?,
+        Command::Run(dir) => {
+            let text = |name| env::var(name).ok().filter(|value| !value.is_empty());
+            let gateway = Gateway::new(text("NANOCLAW_GATEWAY").as_deref(), text("NANOCLAW_GATEWAY_TOKEN"));
+            Agent::start(dir, text("TZ"), gateway)?.run()?;
+        }
         Command::Probe(dir) => {
             let report = probe::probe(&dir);
             println!("{}", serde_json::to_string(&report).context("print the report")?);
@@ -93,12 +97,4 @@ fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, Strin
         }
     }
     Ok(command(SessionDir::new(workspace)))
-}
-
-fn environment() -> Environment {
-    let text = |name| env::var(name).ok().filter(|value| !value.is_empty());
-    Environment {
-        zone: text("TZ"),
-        gateway: Gateway::new(text("NANOCLAW_GATEWAY").as_deref(), text("NANOCLAW_GATEWAY_TOKEN")),
-    }
 }

@@ -1,10 +1,9 @@
 //! What answers: the seam between the agent loop and a model. Nothing else in the runner knows
 //! which provider is in use.
 //!
-//! A turn runs on a thread of its own and talks over two bounded channels: events come out,
-//! follow-ups go in. It ends with exactly one [`TurnEvent::Result`] or [`TurnEvent::Error`],
-//! unless it is stopped: then it just ends, within two seconds, and the closed channel says so.
-//! A provider retries what is transient by itself and declares how long it may be silent.
+//! A turn runs on a thread of its own: events come out, follow-ups go in. It ends with exactly one
+//! [`TurnEvent::Result`] or [`TurnEvent::Error`], unless it is stopped: then its channel closes,
+//! within two seconds. A provider retries what is transient and declares how long it may be silent.
 
 pub mod anthropic;
 pub mod demo;
@@ -14,7 +13,7 @@ use std::io;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError, TrySendError, bounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use jiff::Timestamp;
 use nanoclaw_session::config::ContainerConfig;
 use nanoclaw_session::content::Outbound;
@@ -51,18 +50,16 @@ pub struct TurnRequest {
 #[derive(Debug)]
 pub enum TurnEvent {
     /// The conversation's continuation, as soon as it is known.
-    Init {
-        continuation: String,
-    },
+    Init { continuation: String },
     /// Something arrived, such as a piece of the answer: the turn makes progress.
     Activity,
     /// No news is to be expected before `until`.
-    Waiting {
-        until: Timestamp,
-    },
+    Waiting { until: Timestamp },
     /// Something is sent in the middle of the turn.
     Send(Outgoing),
+    /// The turn ended well.
     Result(TurnResult),
+    /// The turn failed.
     Error(TurnError),
 }
 
@@ -117,10 +114,7 @@ pub trait Provider {
     /// Its name in `container.json`, and the key of its continuation.
     fn name(&self) -> &str;
 
-    /// Starts a turn.
-    ///
-    /// # Errors
-    /// No thread could be started.
+    /// Starts a turn. Fails when no thread can be started.
     fn start(&self, request: TurnRequest) -> io::Result<TurnHandle>;
 }
 
@@ -143,10 +137,7 @@ pub struct TurnHandle {
 impl TurnHandle {
     /// Hands a follow-up to the running turn; false when it takes none any more, or not now.
     pub fn push(&self, prompt: Prompt) -> bool {
-        match self.follow_ups.try_send(prompt) {
-            Ok(()) => true,
-            Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => false,
-        }
+        self.follow_ups.try_send(prompt).is_ok()
     }
 
     pub fn events(&self) -> &Receiver<TurnEvent> {
@@ -161,7 +152,7 @@ impl TurnHandle {
     }
 }
 
-/// The turn was stopped, or the agent is gone.
+/// The turn was stopped, or the agent is gone: why anything on a [`TurnPort`] fails, at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Stopped;
 
@@ -174,16 +165,11 @@ pub struct TurnPort {
 }
 
 impl TurnPort {
-    /// # Errors
-    /// [`Stopped`].
     pub fn emit(&self, event: TurnEvent) -> Result<(), Stopped> {
         self.events.send(event).map_err(|_| Stopped)
     }
 
     /// Waits for `pause`; follow-ups that come meanwhile are kept.
-    ///
-    /// # Errors
-    /// [`Stopped`], at once.
     pub fn wait(&mut self, pause: Duration) -> Result<(), Stopped> {
         let until = Instant::now() + pause;
         loop {
@@ -196,39 +182,23 @@ impl TurnPort {
     }
 
     /// The follow-ups that came since the last call. They count as answered by this turn.
-    ///
-    /// # Errors
-    /// [`Stopped`].
     pub fn take_follow_ups(&mut self) -> Result<Vec<Prompt>, Stopped> {
         self.check()?;
         self.taken += self.waiting.len();
         Ok(std::mem::take(&mut self.waiting))
     }
 
-    /// # Errors
-    /// [`Stopped`], if so.
+    /// Whether the turn may go on.
     pub fn check(&mut self) -> Result<(), Stopped> {
-        loop {
-            match self.follow_ups.try_recv() {
-                Ok(prompt) => self.waiting.push(prompt),
-                Err(TryRecvError::Empty) => return Ok(()),
-                Err(TryRecvError::Disconnected) => return Err(Stopped),
-            }
-        }
+        self.wait(Duration::ZERO)
     }
 
     /// Ends the turn well.
-    ///
-    /// # Errors
-    /// [`Stopped`].
     pub fn finish(self, texts: Vec<String>, continuation: Option<String>) -> Result<(), Stopped> {
         self.emit(TurnEvent::Result(TurnResult { texts, follow_ups_taken: self.taken, continuation }))
     }
 
     /// Ends the turn badly.
-    ///
-    /// # Errors
-    /// [`Stopped`].
     pub fn fail(self, error: TurnError) -> Result<(), Stopped> {
         self.emit(TurnEvent::Error(error))
     }

@@ -123,27 +123,32 @@ impl Reply {
     /// Takes one final text apart.
     pub fn parse(text: &str) -> Reply {
         let mut reply = Reply::default();
-        let mut bare = String::new();
+        let mut open: Option<Addressed> = None;
         let mut at = 0;
-        while let Some((tag, start, end)) = next_tag(text, at, Place::Outside) {
-            bare.push_str(&text[at..start]);
+        while at < text.len() || open.is_some() {
+            let (place, said) = match &mut open {
+                Some(message) => (Place::Message, &mut message.text),
+                None => (Place::Outside, &mut reply.bare),
+            };
+            let (tag, start, end) = next_tag(text, at, place).unwrap_or_else(|| last_tag(text, at, place));
+            said.push_str(&text[at..start]);
             at = end;
             match tag {
-                Tag::Internal => at = end_of_internal(text, end, Place::Outside),
-                Tag::Message(to) => {
-                    let (body, next) = body(text, end);
-                    if !body.is_empty() {
-                        reply.messages.push(Addressed { to, text: body });
-                    }
-                    at = next;
-                }
-                // Without a beginning they mean nothing.
-                Tag::EndOfInternal | Tag::EndOfMessage => {}
+                Tag::Internal => at = end_of_internal(text, end, place),
+                // Where nothing is open, an end means nothing.
+                Tag::EndOfInternal => {}
+                Tag::EndOfMessage => reply.close(open.take()),
+                // It also closes one that was never closed.
+                Tag::Message(to) => reply.close(open.replace(Addressed { to, text: String::new() })),
             }
         }
-        bare.push_str(&text[at..]);
-        reply.bare = bare.trim().to_owned();
+        reply.bare = reply.bare.trim().to_owned();
         reply
+    }
+
+    fn close(&mut self, message: Option<Addressed>) {
+        let trimmed = message.map(|m| Addressed { text: m.text.trim().to_owned(), ..m });
+        self.messages.extend(trimmed.filter(|m| !m.text.is_empty()));
     }
 }
 
@@ -162,29 +167,17 @@ enum Place {
     Message,
 }
 
-/// The text of a block that begins at `from`, and where to go on.
-fn body(text: &str, from: usize) -> (String, usize) {
-    let mut body = String::new();
-    let mut at = from;
-    while let Some((tag, start, end)) = next_tag(text, at, Place::Message) {
-        body.push_str(&text[at..start]);
-        match tag {
-            Tag::EndOfMessage => return (body.trim().to_owned(), end),
-            // The one before was never closed.
-            Tag::Message(_) => return (body.trim().to_owned(), start),
-            Tag::Internal => at = end_of_internal(text, end, Place::Message),
-            Tag::EndOfInternal => at = end,
-        }
-    }
-    // No end outside of code: the code was never closed, or the block was not.
-    let end = text[at..].find(END_OF_MESSAGE);
-    body.push_str(&text[at..end.map_or(text.len(), |i| at + i)]);
-    (body.trim().to_owned(), end.map_or(text.len(), |i| at + i + END_OF_MESSAGE.len()))
-}
-
 const END_OF_MESSAGE: &str = "</message>";
 const INTERNAL: &str = "<internal>";
 const END_OF_INTERNAL: &str = "</internal>";
+
+/// What ends a place without a tag outside of code: the code was never closed, or the block was not.
+fn last_tag(text: &str, from: usize, place: Place) -> (Tag, usize, usize) {
+    match (text[from..].find(END_OF_MESSAGE), place) {
+        (Some(i), Place::Message) => (Tag::EndOfMessage, from + i, from + i + END_OF_MESSAGE.len()),
+        _ => (Tag::EndOfMessage, text.len(), text.len()),
+    }
+}
 
 /// Where the text after an internal part goes on. Unclosed, it hides the rest of its place.
 fn end_of_internal(text: &str, from: usize, place: Place) -> usize {

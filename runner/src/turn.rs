@@ -8,7 +8,7 @@ use nanoclaw_session::row::{Address, MessageIn, NewMessageOut};
 
 use crate::destinations::{Destinations, same_chat};
 use crate::provider::{Prompt, TurnHandle};
-use crate::reply::{Addressed, Sent};
+use crate::reply::Sent;
 
 /// What a turn must remember of a row it has claimed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -96,19 +96,20 @@ impl Turn {
         self.given.claims.iter().chain(self.pushed.iter().flat_map(|share| &share.claims))
     }
 
-    /// The first `answered` of the pushed shares were answered: they belong to the turn's own rows.
-    pub fn answered(&mut self, answered: usize) {
-        let answered = self.pushed.drain(..answered.min(self.pushed.len())).collect::<Vec<_>>();
-        for share in answered {
-            self.given.claims.extend(share.claims);
-        }
+    pub fn claim_ids(&self) -> impl Iterator<Item = String> {
+        self.claims().map(|claim| claim.id.clone())
     }
 
-    /// The row for a text to a destination of this turn.
-    pub fn text_row(&self, id: String, message: Addressed) -> NewMessageOut {
-        let address = self.destinations.by_name(&message.to).map(|peer| self.destinations.address(peer));
-        let address = address.unwrap_or_else(|| self.destinations.own().clone());
-        self.row(id, address, &Outbound::Text { text: message.text, files: Vec::new() })
+    /// The first `answered` of the pushed shares were answered: they belong to the turn's own rows.
+    pub fn answered(&mut self, answered: usize) {
+        let answered = self.pushed.drain(..answered.min(self.pushed.len()));
+        self.given.claims.extend(answered.flat_map(|share| share.claims));
+    }
+
+    /// The row for a text to the destination called `to`, else to the session's own chat.
+    pub fn text_row(&self, id: String, to: Option<&str>, text: String) -> NewMessageOut {
+        let peer = to.and_then(|name| self.destinations.by_name(name));
+        self.row(id, self.destinations.address(peer), &Outbound::Text { text, files: Vec::new() })
     }
 
     /// A row to `address`, in reply to the latest row that came from there, else to the latest.

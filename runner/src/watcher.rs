@@ -1,19 +1,19 @@
 //! Everything that reaches the runner from outside: changes of `inbound.db`, and signals.
 //!
-//! One thread waits in `poll(2)` for both, so there is no second one for signals. It says only
-//! "look again" and "leave"; what that means is the agent's business. Where a mount carries no
-//! notifications, or none can be had, the file's stamp is compared once a second: `lstat` and
-//! nothing else while nothing changes. The thread ends with the agent's end of the channel.
+//! One thread waits in `poll(2)` for both and says "look again" or "leave". Where a mount carries
+//! no notifications, or none can be had, the file's stamp is compared once a second. The thread
+//! ends with the agent's end of the channel.
 
 use std::io::{self, ErrorKind};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 use nanoclaw_session::layout::{INBOUND_DB, SessionDir};
+use nanoclaw_session::stamp::Stamp;
 use nanoclaw_session::watch::DirWatch;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use signal_hook::consts::{SIGINT, SIGTERM};
@@ -37,9 +37,6 @@ pub enum Outside {
 }
 
 /// Starts the thread. The watch exists when this returns, so a read that follows misses nothing.
-///
-/// # Errors
-/// The signals cannot be registered or the thread not be started.
 pub fn start(dir: &SessionDir) -> io::Result<Receiver<Outside>> {
     let (signals, write) = UnixStream::pair()?;
     signal_hook::low_level::pipe::register(SIGINT, write.try_clone()?)?;
@@ -53,7 +50,7 @@ pub fn start(dir: &SessionDir) -> io::Result<Receiver<Outside>> {
     };
     let file = dir.inbound_db();
     let (events, receiver) = bounded(2);
-    let watcher = Watcher { stamp: stamp(&file), file, watch, signals, events };
+    let watcher = Watcher { stamp: Stamp::take(&file).ok(), file, watch, signals, events };
     thread::Builder::new().name("watcher".into()).stack_size(STACK_BYTES).spawn(move || watcher.run())?;
     Ok(receiver)
 }
@@ -64,21 +61,6 @@ struct Watcher {
     watch: Option<DirWatch>,
     signals: UnixStream,
     events: Sender<Outside>,
-}
-
-/// What `lstat` says of a file that changes with every commit.
-type Stamp = [i128; 6];
-
-fn stamp(file: &Path) -> Option<Stamp> {
-    let s = rustix::fs::lstat(file).ok()?;
-    Some([
-        s.st_ino.into(),
-        s.st_size.into(),
-        s.st_mtime.into(),
-        s.st_mtime_nsec.into(),
-        s.st_ctime.into(),
-        s.st_ctime_nsec.into(),
-    ])
 }
 
 impl Watcher {
@@ -105,7 +87,7 @@ impl Watcher {
                 }
                 Heard::Nothing => false,
             };
-            let stamp = stamp(&self.file);
+            let stamp = Stamp::take(&self.file).ok();
             let stamp_changed = std::mem::replace(&mut self.stamp, stamp) != stamp;
             if changed || stamp_changed {
                 match self.events.try_send(Outside::Inbound) {

@@ -5,7 +5,6 @@
 use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd;
-use std::time::Duration;
 
 use jiff::Timestamp;
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, Timestamps};
@@ -21,10 +20,8 @@ pub struct AliveLock {
 
 impl AliveLock {
     /// Takes the lock: an open-file-description read lock, so a file opened read-only (the
-    /// workspace is) will do, and a child that inherits nothing does not free it.
-    ///
-    /// # Errors
-    /// The file cannot be opened, or the file system has no such locks.
+    /// workspace is) will do, and a child that inherits nothing does not free it. Fails on a file
+    /// system without such locks.
     pub fn take(dir: &SessionDir) -> io::Result<AliveLock> {
         let file = File::open(dir.alive())?;
         ofd_lock(&file, libc::F_OFD_SETLK, libc::F_RDLCK)?;
@@ -33,9 +30,6 @@ impl AliveLock {
 }
 
 /// Asks whether a runner holds the lock. Never takes it.
-///
-/// # Errors
-/// As [`AliveLock::take`].
 pub fn is_locked(dir: &SessionDir) -> io::Result<bool> {
     let file = File::open(dir.alive())?;
     let held = ofd_lock(&file, libc::F_OFD_GETLK, libc::F_WRLCK)?;
@@ -54,9 +48,6 @@ fn ofd_lock(file: &File, command: libc::c_int, kind: libc::c_int) -> io::Result<
 }
 
 /// Touches the heartbeat: the runner made progress at `now`.
-///
-/// # Errors
-/// The file cannot be created or its times not be set.
 pub fn touch_heartbeat(dir: &SessionDir, now: Timestamp) -> io::Result<()> {
     let path = dir.heartbeat();
     let time = Timespec { tv_sec: now.as_second(), tv_nsec: now.subsec_nanosecond().max(0).into() };
@@ -74,9 +65,8 @@ pub fn touch_heartbeat(dir: &SessionDir, now: Timestamp) -> io::Result<()> {
 
 /// When the runner last made progress; `None` when there is no heartbeat.
 pub fn last_heartbeat(dir: &SessionDir) -> Option<Timestamp> {
-    let meta = rustix::fs::lstat(dir.heartbeat()).ok()?;
-    let nanos = Duration::from_nanos(meta.st_mtime_nsec as u64);
-    Timestamp::new(meta.st_mtime as i64, nanos.subsec_nanos() as i32).ok()
+    let modified = dir.heartbeat().symlink_metadata().and_then(|meta| meta.modified()).ok()?;
+    Timestamp::try_from(modified).ok()
 }
 
 #[cfg(test)]

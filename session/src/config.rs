@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::{self, Write};
+use std::io;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -82,34 +82,21 @@ impl Default for ContainerConfig {
 
 impl ContainerConfig {
     /// Reads the session's configuration; unknown keys are ignored, missing ones get defaults.
-    ///
-    /// # Errors
-    /// The file cannot be read, or is no JSON of this shape (`InvalidData`).
     pub fn load(dir: &SessionDir) -> io::Result<ContainerConfig> {
-        let text = fs::read(dir.container_json())?;
-        Ok(serde_json::from_slice(&text)?)
+        Ok(serde_json::from_slice(&fs::read(dir.container_json())?)?)
     }
 
     /// Replaces the session's configuration by rename.
-    ///
-    /// # Errors
-    /// The first file operation that failed; the old file is whole then.
     pub fn store(&self, dir: &SessionDir) -> io::Result<()> {
-        let text = serde_json::to_vec_pretty(self)?;
-        replace(&dir.container_json(), &text)
+        replace(&dir.container_json(), &serde_json::to_vec_pretty(self)?)
     }
 }
 
 /// Replaces `path` by a file with `content`, by rename: a reader sees the old or the new whole.
-///
-/// # Errors
-/// The first file operation that failed.
 pub fn replace(path: &std::path::Path, content: &[u8]) -> io::Result<()> {
-    let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(".new");
-    let new = path.with_file_name(name);
-    let mut file = fs::File::create(&new)?;
-    file.write_all(content)?;
+    let mut new = path.as_os_str().to_owned();
+    new.push(".new");
+    fs::write(&new, content)?;
     fs::rename(&new, path)
 }
 

@@ -15,7 +15,8 @@ pub enum Inbound {
     Chat(ChatIn),
     Task(TaskIn),
     Webhook(WebhookIn),
-    System(SystemIn),
+    /// Never part of a prompt. `None`: nothing that the runner obeys.
+    System(Option<Control>),
 }
 
 /// A message from a person (or a note from the host, sender `system`).
@@ -65,37 +66,20 @@ pub struct Quote {
 }
 
 /// A scheduled prompt.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TaskIn {
     pub prompt: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub script: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub timezone: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub missed: Option<String>,
 }
 
 /// An event from outside.
-#[derive(Debug, Clone, PartialEq, Default, Serialize)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct WebhookIn {
     pub source: String,
     pub event: String,
     pub payload: Value,
 }
 
-/// A row that is never part of a prompt.
-#[derive(Debug, Clone, PartialEq)]
-pub enum SystemIn {
-    /// The answer a waiting tool of this question waits for.
-    QuestionResponse { question_id: String, answer: Value },
-    /// Obeyed at once by the runner.
-    Control(Control),
-    /// Anything else: skipped.
-    Unknown,
-}
-
-/// What a control row asks of the runner.
+/// What a control row asks of the runner, which obeys at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Control {
     /// Cancel the running turn.
@@ -115,35 +99,25 @@ impl Control {
 impl Inbound {
     /// Reads a row's content. Never fails: see the module's rule.
     pub fn parse(kind: InKind, content: &str) -> Inbound {
-        let value = serde_json::from_str::<Value>(content).unwrap_or(Value::Null);
-        let object = value.as_object();
+        let o = object(content).unwrap_or_else(|plain| {
+            Map::from_iter([("text".into(), plain.into()), ("payload".into(), content.into())])
+        });
         match kind {
-            InKind::Chat | InKind::ChatSdk => Inbound::Chat(match object {
-                Some(o) => ChatIn::from_object(o),
-                None => ChatIn { text: plain(&value, content), ..ChatIn::default() },
+            InKind::Chat | InKind::ChatSdk => Inbound::Chat(ChatIn::from_object(&o)),
+            InKind::Task => {
+                let prompt = text(&o, "prompt").or_else(|| text(&o, "text")).unwrap_or_default();
+                Inbound::Task(TaskIn { prompt })
+            }
+            InKind::Webhook => Inbound::Webhook(WebhookIn {
+                source: text(&o, "source").unwrap_or_else(|| "unknown".into()),
+                event: text(&o, "event").unwrap_or_else(|| "unknown".into()),
+                payload: o.get("payload").cloned().unwrap_or(Value::Null),
             }),
-            InKind::Task => Inbound::Task(match object {
-                Some(o) => TaskIn {
-                    prompt: text(o, "prompt").or_else(|| text(o, "text")).unwrap_or_default(),
-                    script: text(o, "script"),
-                    timezone: text(o, "timezone"),
-                    missed: text(o, "missed"),
-                },
-                None => TaskIn { prompt: plain(&value, content), ..TaskIn::default() },
-            }),
-            InKind::Webhook => Inbound::Webhook(match object {
-                Some(o) => WebhookIn {
-                    source: text(o, "source").unwrap_or_else(|| "unknown".into()),
-                    event: text(o, "event").unwrap_or_else(|| "unknown".into()),
-                    payload: o.get("payload").cloned().unwrap_or(Value::Null),
-                },
-                None => WebhookIn {
-                    source: "unknown".into(),
-                    event: "unknown".into(),
-                    payload: Value::String(content.to_owned()),
-                },
-            }),
-            InKind::System => Inbound::System(object.map_or(SystemIn::Unknown, SystemIn::from_object)),
+            InKind::System => {
+                let is_stop =
+                    text(&o, "type").as_deref() == Some("control") && text(&o, "action").as_deref() == Some("stop");
+                Inbound::System(is_stop.then_some(Control::Stop))
+            }
         }
     }
 }
@@ -161,11 +135,7 @@ impl ChatIn {
             text: text(o, "text").unwrap_or_default(),
             sender: text(o, "sender").or_else(|| of_author(["fullName", "userName"])),
             sender_id: text(o, "senderId").or_else(|| of_author(["userId", "id"])),
-            attachments: o
-                .get("attachments")
-                .and_then(Value::as_array)
-                .map(|list| list.iter().filter_map(Value::as_object).map(Attachment::from_object).collect())
-                .unwrap_or_default(),
+            attachments: list(o, "attachments").filter_map(Value::as_object).map(Attachment::from_object).collect(),
             reply_to: o.get("replyTo").and_then(Value::as_object).map(|q| Quote {
                 id: text(q, "id"),
                 sender: text(q, "sender"),
@@ -188,56 +158,21 @@ impl Attachment {
     }
 }
 
-impl TaskIn {
-    /// The content column of this task.
-    pub fn to_json(&self) -> String {
-        serde_json::to_string(self).expect("strings always serialise")
-    }
-}
-
-impl SystemIn {
-    fn from_object(o: &Map<String, Value>) -> SystemIn {
-        match (text(o, "type").as_deref(), text(o, "action").as_deref()) {
-            (Some("control"), Some("stop")) => SystemIn::Control(Control::Stop),
-            (Some("question_response"), _) => match text(o, "questionId") {
-                Some(question_id) => SystemIn::QuestionResponse {
-                    question_id,
-                    answer: o.get("result").or_else(|| o.get("selectedOption")).cloned().unwrap_or(Value::Null),
-                },
-                None => SystemIn::Unknown,
-            },
-            _ => SystemIn::Unknown,
-        }
-    }
-}
-
 /// What a row of `messages_out` asks for.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Outbound {
-    Text {
-        text: String,
-        /// Names in `outbox/<message id>/`.
-        files: Vec<String>,
-    },
+    /// `files` are names in `outbox/<message id>/`.
+    Text { text: String, files: Vec<String> },
     /// Replace the text of an earlier message, named by the seq the agent saw.
-    Edit {
-        message_id: String,
-        text: String,
-    },
-    Reaction {
-        message_id: String,
-        emoji: String,
-    },
+    Edit { message_id: String, text: String },
+    /// Put a sign to such a message.
+    Reaction { message_id: String, emoji: String },
+    /// Ask, and wait for the answer.
     Question(Question),
-    Card {
-        card: Value,
-        fallback_text: String,
-    },
+    /// Rich content as the platform takes it, and a text for where it does not.
+    Card { card: Value, fallback_text: String },
     /// `kind = system`: something the host does for the agent.
-    Action {
-        name: String,
-        arguments: Map<String, Value>,
-    },
+    Action { name: String, arguments: Map<String, Value> },
     /// Understood as JSON, but not as anything we know: an error for the agent, never "sent".
     Invalid(&'static str),
 }
@@ -267,19 +202,18 @@ pub struct QuestionOption {
 impl Outbound {
     /// Reads what an agent wrote. Not JSON: plain text. JSON we do not know: [`Outbound::Invalid`].
     pub fn parse(kind: OutKind, content: &str) -> Outbound {
-        let value = serde_json::from_str::<Value>(content).unwrap_or(Value::Null);
-        let Some(o) = value.as_object() else {
-            return match kind {
-                OutKind::System => Outbound::Invalid("a system row without a JSON object"),
-                OutKind::Chat | OutKind::ChatSdk => Outbound::Text { text: plain(&value, content), files: Vec::new() },
-            };
+        let o = match (object(content), kind) {
+            (Ok(o), _) => o,
+            (Err(_), OutKind::System) => return Outbound::Invalid("a system row without a JSON object"),
+            (Err(text), OutKind::Chat | OutKind::ChatSdk) => return Outbound::Text { text, files: Vec::new() },
         };
         if kind == OutKind::System {
-            return match text(o, "action") {
-                Some(name) => Outbound::Action { name, arguments: o.clone() },
+            return match text(&o, "action") {
+                Some(name) => Outbound::Action { name, arguments: o },
                 None => Outbound::Invalid("a system row without an action"),
             };
         }
+        let o = &o;
         match (text(o, "operation").as_deref(), text(o, "type").as_deref()) {
             (Some("edit"), _) => match (reference(o), text(o, "text")) {
                 (Some(message_id), Some(text)) => Outbound::Edit { message_id, text },
@@ -290,22 +224,16 @@ impl Outbound {
                 _ => Outbound::Invalid("a reaction needs messageId and emoji"),
             },
             (Some(_), _) => Outbound::Invalid("an unknown operation (known: edit, reaction)"),
-            (None, Some("ask_question")) => match serde_json::from_value::<Question>(value) {
+            (None, Some("ask_question")) => match Question::deserialize(o) {
                 Ok(q) if !q.title.is_empty() && !q.options.is_empty() => Outbound::Question(q),
                 _ => Outbound::Invalid("a question needs questionId, a title and options"),
             },
-            (None, Some("card")) => match o.get("card") {
-                Some(card) => {
-                    Outbound::Card { card: card.clone(), fallback_text: text(o, "fallbackText").unwrap_or_default() }
-                }
+            (None, Some("card")) => match o.get("card").cloned() {
+                Some(card) => Outbound::Card { card, fallback_text: text(o, "fallbackText").unwrap_or_default() },
                 None => Outbound::Invalid("a card needs a card"),
             },
             (None, _) => {
-                let files: Vec<String> = o
-                    .get("files")
-                    .and_then(Value::as_array)
-                    .map(|list| list.iter().filter_map(Value::as_str).map(str::to_owned).collect())
-                    .unwrap_or_default();
+                let files: Vec<String> = list(o, "files").filter_map(Value::as_str).map(str::to_owned).collect();
                 match text(o, "text").or_else(|| text(o, "markdown")) {
                     Some(text) => Outbound::Text { text, files },
                     None if !files.is_empty() => Outbound::Text { text: String::new(), files },
@@ -349,6 +277,10 @@ fn text(o: &Map<String, Value>, key: &str) -> Option<String> {
     o.get(key).and_then(Value::as_str).map(str::to_owned)
 }
 
+fn list<'o>(o: &'o Map<String, Value>, key: &str) -> impl Iterator<Item = &'o Value> {
+    o.get(key).and_then(Value::as_array).into_iter().flatten()
+}
+
 /// `messageId` as the agent wrote it: `5`, `"5"` or `"#5"`.
 fn reference(o: &Map<String, Value>) -> Option<String> {
     match o.get("messageId")? {
@@ -358,9 +290,13 @@ fn reference(o: &Map<String, Value>) -> Option<String> {
     }
 }
 
-/// Content that is not an object: a JSON string means itself, anything else its own text.
-fn plain(value: &Value, content: &str) -> String {
-    value.as_str().unwrap_or(content).to_owned()
+/// Content that is not an object is plain text: a JSON string means itself, anything else its own.
+fn object(content: &str) -> Result<Map<String, Value>, String> {
+    match serde_json::from_str(content) {
+        Ok(Value::Object(o)) => Ok(o),
+        Ok(Value::String(text)) => Err(text),
+        _ => Err(content.to_owned()),
+    }
 }
 
 #[cfg(test)]
@@ -423,11 +359,8 @@ mod tests {
 
     #[test]
     fn a_control_row_is_a_control() {
-        assert_eq!(
-            Inbound::parse(InKind::System, &Control::Stop.to_json()),
-            Inbound::System(SystemIn::Control(Control::Stop))
-        );
-        assert_eq!(Inbound::parse(InKind::System, "garbage"), Inbound::System(SystemIn::Unknown));
+        assert_eq!(Inbound::parse(InKind::System, &Control::Stop.to_json()), Inbound::System(Some(Control::Stop)));
+        assert_eq!(Inbound::parse(InKind::System, "garbage"), Inbound::System(None));
     }
 
     #[test]

@@ -1,12 +1,10 @@
-//! How the two session databases are opened by those who own or trust them: pragmas, busy
-//! handlers, and which faults mean "again in a few milliseconds".
-//!
-//! (What the host may open of a container's files is in [`crate::untrusted`].)
+//! How the two session databases are opened by those who own or trust them, and which faults
+//! mean "again in a few milliseconds". What a container wrote is opened in [`crate::untrusted`].
 
 use std::path::Path;
 use std::time::Duration;
 
-use rusqlite::{Connection, ErrorCode, OpenFlags, ffi};
+use rusqlite::{Connection, ErrorCode, OpenFlags, Params, TransactionBehavior, ffi};
 
 /// Longest wait of the host for a lock a container may hold. The writes are parked then.
 pub const HOST_BUSY_MS: i32 = 100;
@@ -17,20 +15,15 @@ pub const RUNNER_BUSY_MS: i32 = 1_000;
 /// seconds (rule 2).
 const BUSY_STEP: Duration = Duration::from_millis(1);
 
-fn host_busy(step: i32) -> bool {
-    pause();
-    step < HOST_BUSY_MS
-}
+/// Marks a file whose additions were made; ours, kept in `PRAGMA user_version`.
+const REVISION: i64 = 1;
 
-fn runner_busy(step: i32) -> bool {
-    pause();
-    step < RUNNER_BUSY_MS
-}
-
-// A busy handler can do nothing but wait; there is no event to wait for.
+/// A busy handler that gives up after `LIMIT_MS`.
+// It can do nothing but wait; there is no event to wait for.
 #[allow(clippy::disallowed_methods)]
-pub(crate) fn pause() {
+pub(crate) fn busy<const LIMIT_MS: i32>(step: i32) -> bool {
     std::thread::sleep(BUSY_STEP);
+    step < LIMIT_MS
 }
 
 /// How much a commit must survive (rule 11).
@@ -42,45 +35,42 @@ pub enum Durability {
     Normal,
 }
 
-/// Opens a database for the one side that writes it. `journal_mode=DELETE` (rule 1), no mmap.
-pub(crate) fn open_writer(path: &Path, side: Side, durability: Durability) -> rusqlite::Result<Connection> {
-    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
-        | OpenFlags::SQLITE_OPEN_CREATE
-        | OpenFlags::SQLITE_OPEN_NO_MUTEX
-        | OpenFlags::SQLITE_OPEN_NOFOLLOW;
-    let db = Connection::open_with_flags(resolved(path), flags)?;
-    prepare(&db, side)?;
+/// Opens a database for the one side that writes it, with a rollback journal (rule 1).
+/// `complete` makes what a new file or one of an older NanoClaw lacks.
+pub(crate) fn open_writer(
+    path: &Path,
+    busy: fn(i32) -> bool,
+    durability: Durability,
+    complete: impl FnOnce(&Connection) -> rusqlite::Result<()>,
+) -> rusqlite::Result<Connection> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NOFOLLOW;
+    let mut db = open(&resolved(path), flags, busy)?;
     let mode: String = db.query_row("PRAGMA journal_mode=DELETE", [], |r| r.get(0))?;
     debug_assert_eq!(mode, "delete");
-    let synchronous = match durability {
-        Durability::Acknowledged => "EXTRA",
-        Durability::Normal => "NORMAL",
-    };
-    db.execute_batch(&format!("PRAGMA synchronous={synchronous}"))?;
+    db.execute_batch(match durability {
+        Durability::Acknowledged => "PRAGMA synchronous=EXTRA",
+        Durability::Normal => "PRAGMA synchronous=NORMAL",
+    })?;
+    let revision: i64 = db.query_row("PRAGMA user_version", [], |r| r.get(0))?;
+    if revision < REVISION {
+        let tx = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        complete(&tx)?;
+        tx.execute_batch(&format!("PRAGMA user_version={REVISION}"))?;
+        tx.commit()?;
+    }
     Ok(db)
 }
 
 /// Opens a trusted database for reading only.
-pub(crate) fn open_reader(path: &Path, side: Side) -> rusqlite::Result<Connection> {
-    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let db = Connection::open_with_flags(path, flags)?;
-    prepare(&db, side)?;
+pub(crate) fn open_reader(path: &Path, busy: fn(i32) -> bool) -> rusqlite::Result<Connection> {
+    open(path, OpenFlags::SQLITE_OPEN_READ_ONLY, busy)
+}
+
+fn open(path: &Path, flags: OpenFlags, busy: fn(i32) -> bool) -> rusqlite::Result<Connection> {
+    let db = Connection::open_with_flags(path, flags | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
+    db.busy_handler(Some(busy))?;
+    db.execute_batch("PRAGMA mmap_size=0; PRAGMA cache_size=-128; PRAGMA temp_store=MEMORY;")?;
     Ok(db)
-}
-
-/// Whose busy limit applies.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Side {
-    Host,
-    Runner,
-}
-
-fn prepare(db: &Connection, side: Side) -> rusqlite::Result<()> {
-    db.busy_handler(Some(match side {
-        Side::Host => host_busy,
-        Side::Runner => runner_busy,
-    }))?;
-    db.execute_batch("PRAGMA mmap_size=0; PRAGMA cache_size=-128; PRAGMA temp_store=MEMORY;")
 }
 
 /// NOFOLLOW refuses a symlink anywhere in the path, so the folder is made canonical first; the
@@ -95,29 +85,21 @@ fn resolved(path: &Path) -> std::path::PathBuf {
 /// True for the faults that mean "the other side is in the middle of something": locked, or a
 /// hot journal that a reader may not roll back (776, rule 2).
 pub fn is_transient(error: &rusqlite::Error) -> bool {
-    match error {
-        rusqlite::Error::SqliteFailure(e, _) => {
-            matches!(e.code, ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked)
-                || e.extended_code == ffi::SQLITE_READONLY_ROLLBACK
-        }
-        _ => false,
-    }
+    matches!(error.sqlite_error_code(), Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked))
+        || error.sqlite_extended_error_code() == Some(ffi::SQLITE_READONLY_ROLLBACK)
 }
 
 /// Adds the columns of `wanted` that `table` lacks: files of an older NanoClaw.
 pub(crate) fn add_missing_columns(db: &Connection, table: &str, wanted: &[(&str, &str)]) -> rusqlite::Result<()> {
-    let present = columns(db, table)?;
     for (name, declaration) in wanted {
-        if !present.iter().any(|c| c == name) {
+        if !db.column_exists(None, table, *name)? {
             db.execute_batch(&format!("ALTER TABLE {table} ADD COLUMN {name} {declaration}"))?;
         }
     }
     Ok(())
 }
 
-/// The names of a table's columns; empty when there is no such table.
-pub(crate) fn columns(db: &Connection, table: &str) -> rusqlite::Result<Vec<String>> {
-    let mut statement = db.prepare("SELECT name FROM pragma_table_info(?1)")?;
-    let names = statement.query_map([table], |r| r.get(0))?;
-    names.collect()
+/// One write; its statement is kept for the next one like it.
+pub(crate) fn run(db: &Connection, sql: &str, values: impl Params) -> rusqlite::Result<()> {
+    db.prepare_cached(sql)?.execute(values).map(drop)
 }

@@ -1,24 +1,23 @@
 //! `inbound.db`: written by the host alone, read by the container.
 //!
-//! Neither side keeps it open (rule 2). The host opens it for one write or one look
-//! ([`InboundDb`]); the runner opens it fresh and read-only for every look ([`reader`]). What
-//! the host must remember about a container's rows lives here too, because each file has one
-//! writer (rule 3): `delivered`, `delivery_attempts` and `delivery_cursor`.
+//! Neither side keeps it open (rule 2): the host opens it for one write or one look
+//! ([`InboundDb`]), the runner for every look ([`reader`]). What the host must remember about a
+//! container's rows lives here too, because each file has one writer (rule 3).
+//!
+//! Every fault is SQLite's. [`is_transient`] ones mean that the other side holds a lock: park the
+//! write, or look again, and go on.
 
 pub mod reader;
 
 use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, TransactionBehavior, params};
 
-use crate::database::{self, Side};
+use crate::database::{HOST_BUSY_MS, add_missing_columns, busy, open_writer, run};
 use crate::layout::{SessionDir, journal_of};
 use crate::row::{Address, Audience, DeliveryStatus, Destination, InStatus, MessageIn, NewMessageIn, Trigger};
 use crate::time::{format_utc, parse_utc};
 
 pub use crate::database::{Durability, is_transient};
-
-/// Marks a file whose additions were made; ours, kept in `PRAGMA user_version`.
-const REVISION: i64 = 1;
 
 /// Most versions of one message id that are kept. Platforms repeat and edit; nobody edits a
 /// message a thousand times.
@@ -62,6 +61,8 @@ const ADDITIONS: &[(&str, &str)] = &[
     ("on_wake", "INTEGER NOT NULL DEFAULT 0"),
     ("hops", "INTEGER NOT NULL DEFAULT 0"),
 ];
+const DELIVERED_ADDITIONS: &[(&str, &str)] =
+    &[("platform_message_id", "TEXT"), ("status", "TEXT NOT NULL DEFAULT 'delivered'")];
 
 /// What became of a message the host was asked to store (rule 8).
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -98,32 +99,17 @@ pub struct InboundDb {
 impl InboundDb {
     /// Opens, creates and completes the file. A hot journal left by a host that died inside a
     /// commit is rolled back here.
-    ///
-    /// # Errors
-    /// SQLite's; [`is_transient`] ones mean that a container holds a read lock: park and go on.
     pub fn open(dir: &SessionDir, durability: Durability) -> rusqlite::Result<InboundDb> {
-        let mut db = database::open_writer(&dir.inbound_db(), Side::Host, durability)?;
-        let revision: i64 = db.query_row("PRAGMA user_version", [], |r| r.get(0))?;
-        if revision < REVISION {
-            let tx = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
-            tx.execute_batch(SCHEMA)?;
-            database::add_missing_columns(&tx, "messages_in", ADDITIONS)?;
-            database::add_missing_columns(
-                &tx,
-                "delivered",
-                &[("platform_message_id", "TEXT"), ("status", "TEXT NOT NULL DEFAULT 'delivered'")],
-            )?;
-            tx.execute_batch(INDEXES)?;
-            tx.execute_batch(&format!("PRAGMA user_version={REVISION}"))?;
-            tx.commit()?;
-        }
+        let db = open_writer(&dir.inbound_db(), busy::<HOST_BUSY_MS>, durability, |db| {
+            db.execute_batch(SCHEMA)?;
+            add_missing_columns(db, "messages_in", ADDITIONS)?;
+            add_missing_columns(db, "delivered", DELIVERED_ADDITIONS)?;
+            db.execute_batch(INDEXES)
+        })?;
         Ok(InboundDb { db })
     }
 
-    /// Runs `f` in one write transaction.
-    ///
-    /// # Errors
-    /// Those of `f`, and SQLite's; nothing is written then.
+    /// Runs `f` in one write transaction; when it fails, nothing is written.
     pub fn write<T>(&mut self, f: impl FnOnce(&InboundTx<'_>) -> rusqlite::Result<T>) -> rusqlite::Result<T> {
         let tx = InboundTx { tx: self.db.transaction_with_behavior(TransactionBehavior::Immediate)? };
         let value = f(&tx)?;
@@ -132,9 +118,6 @@ impl InboundDb {
     }
 
     /// Rows that are neither completed nor failed nor paused: those that wake first, by seq.
-    ///
-    /// # Errors
-    /// SQLite's.
     pub fn unfinished(&self) -> rusqlite::Result<Vec<MessageIn>> {
         let sql = format!(
             "SELECT {MESSAGE_COLUMNS} FROM messages_in WHERE status = 'pending' AND {KNOWN_KIND}
@@ -144,9 +127,6 @@ impl InboundDb {
     }
 
     /// The ids of those rows.
-    ///
-    /// # Errors
-    /// SQLite's.
     pub fn unfinished_ids(&self) -> rusqlite::Result<Vec<String>> {
         let sql = format!(
             "SELECT id FROM messages_in WHERE status = 'pending' ORDER BY trigger DESC, seq LIMIT {MAX_UNFINISHED_ROWS}"
@@ -163,17 +143,11 @@ impl InboundDb {
     }
 
     /// The id of the row the agent knows by this number.
-    ///
-    /// # Errors
-    /// SQLite's.
     pub fn id_of_seq(&self, seq: i64) -> rusqlite::Result<Option<String>> {
         self.db.query_row("SELECT id FROM messages_in WHERE seq = ?1", [seq], |r| r.get(0)).optional()
     }
 
     /// One row by id.
-    ///
-    /// # Errors
-    /// SQLite's.
     pub fn message(&self, id: &str) -> rusqlite::Result<Option<MessageIn>> {
         let sql = format!("SELECT {MESSAGE_COLUMNS} FROM messages_in WHERE id = ?1");
         self.db.query_row(&sql, [id], message_in).optional()
@@ -181,17 +155,11 @@ impl InboundDb {
 
     /// Every outbound row with a seq up to this one is in `delivered` or in
     /// `delivery_attempts`; 0 when nothing was looked at yet.
-    ///
-    /// # Errors
-    /// SQLite's.
     pub fn delivery_cursor(&self) -> rusqlite::Result<i64> {
         Ok(self.db.query_row("SELECT seq FROM delivery_cursor", [], |r| r.get(0)).optional()?.unwrap_or(0))
     }
 
     /// What is still being tried.
-    ///
-    /// # Errors
-    /// SQLite's.
     pub fn attempts(&self) -> rusqlite::Result<Vec<Attempt>> {
         self.db
             .prepare("SELECT message_out_id, attempts, next_attempt_at, last_error FROM delivery_attempts")?
@@ -208,9 +176,6 @@ impl InboundDb {
     }
 
     /// The final outcome of an outbound row, if it has one.
-    ///
-    /// # Errors
-    /// SQLite's.
     pub fn delivered(&self, message_out_id: &str) -> rusqlite::Result<Option<Delivered>> {
         self.db
             .prepare_cached(
@@ -220,14 +185,6 @@ impl InboundDb {
                 Ok(Delivered { message_out_id: r.get(0)?, platform_message_id: r.get(1)?, status: r.get(2)? })
             })
             .optional()
-    }
-
-    /// The session's own chat and thread.
-    ///
-    /// # Errors
-    /// SQLite's.
-    pub fn routing(&self) -> rusqlite::Result<Address> {
-        reader::routing(&self.db)
     }
 }
 
@@ -240,9 +197,6 @@ pub struct InboundTx<'a> {
 impl InboundTx<'_> {
     /// Stores a message unless it is there already; its seq is even, above everything in this
     /// file and above what the host last saw of the container's.
-    ///
-    /// # Errors
-    /// SQLite's.
     pub fn insert(&self, message: &NewMessageIn) -> rusqlite::Result<Intake> {
         let mut id = message.id.clone();
         for version in 2..=MAX_VERSIONS_OF_AN_ID {
@@ -257,19 +211,19 @@ impl InboundTx<'_> {
                 Some(_) => id = format!("{}#{version}", message.id),
             }
         }
-        let seq = next_even(self.tx.query_row(
+        let floor: i64 = self.tx.query_row(
             "SELECT MAX(COALESCE((SELECT MAX(seq) FROM messages_in), 0),
                         COALESCE((SELECT seq FROM delivery_cursor), 0))",
             [],
             |r| r.get(0),
-        )?);
-        self.tx
-            .prepare_cached(
-                "INSERT INTO messages_in (id, seq, kind, timestamp, process_after, recurrence, series_id,
-                   trigger, platform_id, channel_type, thread_id, content, source_session_id, on_wake, hops)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15)",
-            )?
-            .execute(params![
+        )?;
+        let seq = floor + 2 - (floor & 1);
+        run(
+            &self.tx,
+            "INSERT INTO messages_in (id, seq, kind, timestamp, process_after, recurrence, series_id,
+               trigger, platform_id, channel_type, thread_id, content, source_session_id, on_wake, hops)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15)",
+            params![
                 id,
                 seq,
                 message.kind,
@@ -285,31 +239,21 @@ impl InboundTx<'_> {
                 message.source_session_id,
                 message.audience == Audience::FreshContainer,
                 message.hops,
-            ])?;
+            ],
+        )?;
         Ok(Intake::Stored { id, seq })
     }
 
     /// Ends a row that is still pending: the container acknowledged it, or the host gave up.
-    ///
-    /// # Errors
-    /// SQLite's.
     pub fn finish(&self, id: &str, status: InStatus) -> rusqlite::Result<()> {
-        self.tx
-            .prepare_cached("UPDATE messages_in SET status = ?2 WHERE id = ?1 AND status = 'pending'")?
-            .execute(params![id, status])?;
-        Ok(())
+        let sql = "UPDATE messages_in SET status = ?2 WHERE id = ?1 AND status = 'pending'";
+        run(&self.tx, sql, params![id, status])
     }
 
     /// Puts a row off after its container died with it: one more try, not before `after`.
-    ///
-    /// # Errors
-    /// SQLite's.
     pub fn retry(&self, id: &str, tries: u32, after: Timestamp) -> rusqlite::Result<()> {
-        self.tx.execute(
-            "UPDATE messages_in SET tries = ?2, process_after = ?3 WHERE id = ?1 AND status = 'pending'",
-            params![id, tries, format_utc(after)],
-        )?;
-        Ok(())
+        let sql = "UPDATE messages_in SET tries = ?2, process_after = ?3 WHERE id = ?1 AND status = 'pending'";
+        run(&self.tx, sql, params![id, tries, format_utc(after)])
     }
 
     /// Forgets at most `limit` rows from before `before` that are done with, or context that nobody
@@ -329,107 +273,66 @@ impl InboundTx<'_> {
     }
 
     /// Records a final outcome and forgets the attempts.
-    ///
-    /// # Errors
-    /// SQLite's.
     pub fn mark_delivered(&self, outcome: &Delivered, now: Timestamp) -> rusqlite::Result<()> {
-        self.tx
-            .prepare_cached(
-                "INSERT INTO delivered (message_out_id, platform_message_id, status, delivered_at)
-                 VALUES (?1, ?2, ?3, ?4) ON CONFLICT (message_out_id) DO NOTHING",
-            )?
-            .execute(params![outcome.message_out_id, outcome.platform_message_id, outcome.status, format_utc(now)])?;
-        self.tx
-            .prepare_cached("DELETE FROM delivery_attempts WHERE message_out_id = ?1")?
-            .execute([&outcome.message_out_id])?;
-        Ok(())
+        let Delivered { message_out_id, platform_message_id, status } = outcome;
+        run(
+            &self.tx,
+            "INSERT INTO delivered (message_out_id, platform_message_id, status, delivered_at)
+             VALUES (?1, ?2, ?3, ?4) ON CONFLICT (message_out_id) DO NOTHING",
+            params![message_out_id, platform_message_id, status, format_utc(now)],
+        )?;
+        run(&self.tx, "DELETE FROM delivery_attempts WHERE message_out_id = ?1", [message_out_id])
     }
 
     /// Records that a row is still being tried.
-    ///
-    /// # Errors
-    /// SQLite's.
     pub fn set_attempt(&self, attempt: &Attempt) -> rusqlite::Result<()> {
-        self.tx
-            .prepare_cached(
-                "INSERT INTO delivery_attempts (message_out_id, attempts, next_attempt_at, last_error)
-                 VALUES (?1, ?2, ?3, ?4)
-                 ON CONFLICT (message_out_id) DO UPDATE SET attempts=?2, next_attempt_at=?3, last_error=?4",
-            )?
-            .execute(params![
-                attempt.message_out_id,
-                attempt.attempts,
-                format_utc(attempt.next_attempt_at),
-                attempt.last_error
-            ])?;
-        Ok(())
+        let Attempt { message_out_id, attempts, next_attempt_at, last_error } = attempt;
+        run(
+            &self.tx,
+            "INSERT INTO delivery_attempts (message_out_id, attempts, next_attempt_at, last_error)
+             VALUES (?1, ?2, ?3, ?4)
+             ON CONFLICT (message_out_id) DO UPDATE SET attempts=?2, next_attempt_at=?3, last_error=?4",
+            params![message_out_id, attempts, format_utc(*next_attempt_at), last_error],
+        )
     }
 
     /// Moves the delivery cursor; see [`InboundDb::delivery_cursor`].
-    ///
-    /// # Errors
-    /// SQLite's.
     pub fn set_delivery_cursor(&self, seq: i64) -> rusqlite::Result<()> {
-        self.tx
-            .prepare_cached(
-                "INSERT INTO delivery_cursor (id, seq) VALUES (1, ?1) ON CONFLICT (id) DO UPDATE SET seq = ?1",
-            )?
-            .execute([seq])?;
-        Ok(())
+        let sql = "INSERT INTO delivery_cursor (id, seq) VALUES (1, ?1) ON CONFLICT (id) DO UPDATE SET seq = ?1";
+        run(&self.tx, sql, [seq])
     }
 
     /// Replaces the destinations of this session.
-    ///
-    /// # Errors
-    /// SQLite's.
     pub fn replace_destinations(&self, destinations: &[Destination]) -> rusqlite::Result<()> {
         self.tx.execute("DELETE FROM destinations", [])?;
-        let mut insert = self.tx.prepare_cached(
-            "INSERT INTO destinations (name, display_name, type, channel_type, platform_id, agent_group_id)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
-        )?;
-        for d in destinations {
-            insert.execute(params![
-                d.name,
-                d.display_name,
-                d.kind,
-                d.address.channel_type,
-                d.address.platform_id,
-                d.agent_group_id
-            ])?;
-        }
-        Ok(())
+        destinations.iter().try_for_each(|d| {
+            let Address { channel_type, platform_id, .. } = &d.address;
+            run(
+                &self.tx,
+                "INSERT INTO destinations (name, display_name, type, channel_type, platform_id, agent_group_id)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+                params![d.name, d.display_name, d.kind, channel_type, platform_id, d.agent_group_id],
+            )
+        })
     }
 
     /// Says which chat and thread the session answers in by default.
-    ///
-    /// # Errors
-    /// SQLite's.
     pub fn set_routing(&self, address: &Address) -> rusqlite::Result<()> {
-        self.tx.execute(
+        run(
+            &self.tx,
             "INSERT INTO session_routing (id, channel_type, platform_id, thread_id) VALUES (1, ?1, ?2, ?3)
              ON CONFLICT (id) DO UPDATE SET channel_type=?1, platform_id=?2, thread_id=?3",
             params![address.channel_type, address.platform_id, address.thread_id],
-        )?;
-        Ok(())
+        )
     }
-}
-
-/// The smallest even seq above `floor` (rule 4: the host's numbers are even).
-pub fn next_even(floor: i64) -> i64 {
-    floor + 2 - (floor & 1)
 }
 
 /// Rolls back the journal a host left when it died inside a commit. Done for every session at
 /// start, before containers are adopted: they may not do it (rule 2).
-///
-/// # Errors
-/// SQLite's, or the file is gone.
 pub fn roll_back_journal(dir: &SessionDir) -> rusqlite::Result<()> {
     if journal_of(&dir.inbound_db()).exists() {
-        let db = InboundDb::open(dir, Durability::Normal)?;
-        // The first read is what rolls back.
-        db.db.query_row("SELECT COUNT(*) FROM sqlite_master", [], |r| r.get::<_, i64>(0))?;
+        // Opening reads, and the first read is what rolls back.
+        InboundDb::open(dir, Durability::Normal)?;
     }
     Ok(())
 }

@@ -1,21 +1,5 @@
-//! The session folder: where everything lies, and how a folder made by NanoClaw v2 is
-//! converted to it.
-//!
-//! ```text
-//! <session>/                 0755, mounted read-only at /workspace
-//!   inbound.db  inbox/       written by the host alone
-//!   container.json CLAUDE.md skills/
-//!   alive                    the runner holds a lock on it
-//!   agent/ global/ extra/    mount points
-//!   out/                     mounted read-write at /workspace/out, written by the container alone
-//!     outbound.db outbox/ state/ heartbeat
-//!   outbound.db outbox .heartbeat    relative symlinks into out/
-//! ```
-//!
-//! One writer per directory, enforced by the mount: SQLite keeps its rollback journal beside
-//! its database, so a shared directory would be a shared file.
-//!
-//! The same type serves both sides: the host builds it on the real path, the runner on
+//! The session folder: where everything lies (drawn in docs/SESSION.md), and how a folder made by
+//! NanoClaw v2 is converted to it. The host uses the type on the real path, the runner on
 //! `/workspace`.
 
 use std::fs::{self, DirBuilder, OpenOptions};
@@ -92,21 +76,21 @@ impl SessionDir {
 
     /// Creates what is missing of the folder, and converts a folder of the older layout (its
     /// `outbound.db`, `outbox` and `.heartbeat` at the root). Host only, and only while no
-    /// container of this session runs. Idempotent; a conversion that was interrupted is
-    /// completed.
-    ///
-    /// # Errors
-    /// The first file operation that failed. Nothing is lost then: files are moved by rename.
+    /// container of this session runs. Idempotent; what was interrupted is completed, and nothing
+    /// is lost by a failure: files are moved by rename.
     pub fn prepare(&self) -> io::Result<()> {
         create_dir(&self.root)?;
-        create_dir(&self.out())?;
-        for name in ["inbox", "skills", "agent", "global", "extra"] {
+        for name in [OUT, "inbox", "skills", "agent", "global", "extra"] {
             create_dir(&self.root.join(name))?;
         }
-        self.convert("outbound.db-journal", "outbound.db-journal", false)?;
-        self.convert(OUTBOUND_DB, OUTBOUND_DB, true)?;
-        self.convert("outbox", "outbox", true)?;
-        self.convert(".heartbeat", "heartbeat", true)?;
+        self.convert("outbound.db-journal", "outbound.db-journal")?;
+        for (old, new) in [(OUTBOUND_DB, OUTBOUND_DB), ("outbox", "outbox"), (".heartbeat", "heartbeat")] {
+            let old = self.convert(old, new)?;
+            // Readers of the older layout follow it.
+            if fs::symlink_metadata(&old).is_err() {
+                symlink(Path::new(OUT).join(new), &old)?;
+            }
+        }
         create_dir(&self.out().join("outbox"))?;
         create_dir(&self.state())?;
         // Any container user must be able to open it for reading; nobody may write.
@@ -116,26 +100,20 @@ impl SessionDir {
         }
     }
 
-    /// True when the folder has been through [`SessionDir::prepare`].
+    /// True after [`SessionDir::prepare`].
     pub fn is_prepared(&self) -> bool {
         self.state().is_dir() && self.alive().exists()
     }
 
-    /// Moves `<root>/<old>` to `<root>/out/<new>` unless it is the symlink that readers of the
-    /// older layout follow, then leaves that symlink (where one is wanted).
-    fn convert(&self, old: &str, new: &str, leave_link: bool) -> io::Result<()> {
-        let from = self.root.join(old);
-        let to = self.out().join(new);
-        match fs::symlink_metadata(&from) {
-            Ok(meta) if meta.file_type().is_symlink() => return Ok(()),
-            Ok(_) => fs::rename(&from, &to)?,
-            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
-            Err(e) => return Err(e),
+    /// Moves `<root>/<old>`, returned, to `<root>/out/<new>` unless it is a symlink already.
+    fn convert(&self, old: &str, new: &str) -> io::Result<PathBuf> {
+        let old = self.root.join(old);
+        match fs::symlink_metadata(&old) {
+            Ok(meta) if !meta.is_symlink() => fs::rename(&old, self.out().join(new))?,
+            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+            _ => {}
         }
-        if leave_link {
-            symlink(Path::new(OUT).join(new), &from)?;
-        }
-        Ok(())
+        Ok(old)
     }
 }
 
@@ -156,19 +134,12 @@ pub fn journal_of(path: &Path) -> PathBuf {
     name.into()
 }
 
-/// The folder name for a message id. Safe ids keep their name; in any other one, each unsafe
-/// byte becomes `%XX`, and an over-long one is cut and gets a hash of the whole, so different
-/// ids never share a folder.
+/// The folder name for a message id. Each unsafe byte becomes `%XX`, and an over-long name is cut
+/// and gets a hash of the whole id, so different ids never share a folder.
 pub fn folder_name(id: &str) -> String {
-    let safe = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.' | b':' | b'@');
-    let mut name = String::with_capacity(id.len());
-    for (i, &b) in id.as_bytes().iter().enumerate() {
-        if safe(b) && !(i == 0 && b == b'.') {
-            name.push(char::from(b));
-        } else {
-            name.push_str(&format!("%{b:02X}"));
-        }
-    }
+    let safe = |i, b: u8| b.is_ascii_alphanumeric() || b"-_:@".contains(&b) || (b == b'.' && i > 0);
+    let folder_char = |(i, b)| if safe(i, b) { char::from(b).to_string() } else { format!("%{b:02X}") };
+    let mut name: String = id.bytes().enumerate().map(folder_char).collect();
     if name.is_empty() {
         name.push('%');
     }
@@ -191,28 +162,21 @@ pub fn fnv1a_64(bytes: &[u8]) -> u64 {
 pub fn confined_file_name(name: &str, taken: impl Fn(&str) -> bool) -> String {
     const MAX_FILE_NAME_BYTES: usize = 120;
     let last = name.rsplit(['/', '\\']).next().unwrap_or_default();
-    let mut clean: String = last
+    let clean: String = last
         .chars()
         .map(|c| if c.is_control() || matches!(c, '"' | '<' | '>' | '|' | ':' | '*' | '?') { '_' } else { c })
         .collect();
-    while clean.starts_with(['.', ' ', '-']) {
-        clean.remove(0);
-    }
-    let (stem, extension) = match clean.rsplit_once('.') {
-        Some((stem, ext)) if !stem.is_empty() && ext.len() <= 12 => (stem.to_owned(), format!(".{ext}")),
-        _ => (clean, String::new()),
+    let clean = clean.trim_start_matches(['.', ' ', '-']);
+    let (stem, extension) = match clean.rfind('.').filter(|&dot| dot > 0 && clean.len() - dot <= 13) {
+        Some(dot) => clean.split_at(dot),
+        None => (clean, ""),
     };
-    let mut stem = if stem.is_empty() { "file".to_owned() } else { stem };
+    let mut stem = if stem.is_empty() { "file" } else { stem }.to_owned();
     while stem.len() > MAX_FILE_NAME_BYTES - 20 {
         stem.pop();
     }
-    let mut candidate = format!("{stem}{extension}");
-    let mut n = 2;
-    while taken(&candidate) {
-        candidate = format!("{stem}-{n}{extension}");
-        n += 1;
-    }
-    candidate
+    let numbered = (2..).map(|n| format!("{stem}-{n}{extension}"));
+    std::iter::once(format!("{stem}{extension}")).chain(numbered).find(|name| !taken(name)).expect("endless")
 }
 
 #[cfg(test)]

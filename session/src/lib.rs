@@ -1,8 +1,7 @@
 //! The contract between the nanoclaw host and the agent in its container.
 //!
-//! A session is a folder. The host writes `inbound.db`, the container writes
-//! `out/outbound.db`, and nothing else passes between them: no pipe, no socket, no
-//! shared memory. This crate holds what both sides must agree on, in reading order:
+//! A session is a folder: the host writes `inbound.db`, the container `out/outbound.db`. The rules
+//! that comments cite by number are in docs/SESSION.md. In reading order:
 //!
 //! * [`layout`] - the folder, and the conversion of folders made by NanoClaw v2
 //! * [`content`], [`row`] - what the rows mean

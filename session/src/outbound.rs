@@ -2,18 +2,15 @@
 //! the file through [`crate::untrusted`] only.
 //!
 //! The runner keeps one connection open: it is the only writer, and the host's readers take
-//! short locks.
+//! short locks. Every fault is SQLite's.
 
 use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, params};
 
-use crate::database::{self, Durability, Side};
+use crate::database::{Durability, RUNNER_BUSY_MS, add_missing_columns, busy, open_writer, run};
 use crate::layout::SessionDir;
 use crate::row::{AckStatus, ContainerState, NewMessageOut};
 use crate::time::{format_utc, format_utc_sqlite};
-
-/// Marks a file whose additions were made; ours, kept in `PRAGMA user_version`.
-const REVISION: i64 = 1;
 
 const SCHEMA: &str = "
 CREATE TABLE IF NOT EXISTS messages_out (
@@ -40,25 +37,14 @@ pub struct OutboundDb {
 
 impl OutboundDb {
     /// Opens, creates and completes the file, and drops what a predecessor had claimed and
-    /// declared: its own file, so nobody else may.
-    ///
-    /// # Errors
-    /// SQLite's. A hot journal of a killed predecessor is rolled back here.
+    /// declared: its own file, so nobody else may. A hot journal is rolled back here, too.
     pub fn open(dir: &SessionDir) -> rusqlite::Result<OutboundDb> {
-        let mut db = database::open_writer(&dir.outbound_db(), Side::Runner, Durability::Normal)?;
-        let revision: i64 = db.query_row("PRAGMA user_version", [], |r| r.get(0))?;
-        if revision < REVISION {
-            let tx = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
-            tx.execute_batch(SCHEMA)?;
-            database::add_missing_columns(
-                &tx,
-                "session_state",
-                &[("updated_at", "TEXT NOT NULL DEFAULT '1970-01-01T00:00:00.000Z'")],
-            )?;
-            database::add_missing_columns(&tx, "container_state", &[("silent_until", "TEXT"), ("phase", "TEXT")])?;
-            tx.execute_batch(&format!("PRAGMA user_version={REVISION}"))?;
-            tx.commit()?;
-        }
+        let db = open_writer(&dir.outbound_db(), busy::<RUNNER_BUSY_MS>, Durability::Normal, |db| {
+            db.execute_batch(SCHEMA)?;
+            let updated_at = ("updated_at", "TEXT NOT NULL DEFAULT '1970-01-01T00:00:00.000Z'");
+            add_missing_columns(db, "session_state", &[updated_at])?;
+            add_missing_columns(db, "container_state", &[("silent_until", "TEXT"), ("phase", "TEXT")])
+        })?;
         let stale: bool = db.query_row(
             "SELECT EXISTS (SELECT 1 FROM processing_ack WHERE status='processing')
                  OR EXISTS (SELECT 1 FROM container_state WHERE silent_until IS NOT NULL OR current_tool IS NOT NULL)",
@@ -74,9 +60,6 @@ impl OutboundDb {
     }
 
     /// The acknowledgement of one inbound row, if there is one.
-    ///
-    /// # Errors
-    /// SQLite's.
     pub fn ack(&self, message_id: &str) -> rusqlite::Result<Option<AckStatus>> {
         self.db
             .prepare_cached("SELECT status FROM processing_ack WHERE message_id=?1")?
@@ -85,9 +68,7 @@ impl OutboundDb {
     }
 
     /// Runs `f` in one write transaction: what belongs together is committed together (rule 11).
-    ///
-    /// # Errors
-    /// Those of `f`, and SQLite's; nothing is written then.
+    /// When it fails, nothing is written.
     pub fn write<T>(&mut self, f: impl FnOnce(&OutboundTx<'_>) -> rusqlite::Result<T>) -> rusqlite::Result<T> {
         let tx = OutboundTx { tx: self.db.transaction_with_behavior(TransactionBehavior::Immediate)? };
         let value = f(&tx)?;
@@ -96,9 +77,6 @@ impl OutboundDb {
     }
 
     /// A value of `session_state`.
-    ///
-    /// # Errors
-    /// SQLite's.
     pub fn state(&self, key: &str) -> rusqlite::Result<Option<String>> {
         self.db
             .prepare_cached("SELECT value FROM session_state WHERE key=?1")?
@@ -108,36 +86,23 @@ impl OutboundDb {
 
     /// The stored continuation of `provider`. A legacy one is adopted into this provider's slot
     /// if that is empty, and gone in either case.
-    ///
-    /// # Errors
-    /// SQLite's.
     pub fn continuation(&mut self, provider: &str, now: Timestamp) -> rusqlite::Result<Option<String>> {
         let key = continuation_key(provider);
         let own = self.state(&key)?;
-        match self.state(LEGACY_CONTINUATION)? {
-            None => Ok(own),
-            Some(legacy) => {
-                let value = own.clone().unwrap_or(legacy);
-                self.write(|tx| {
-                    if own.is_none() {
-                        tx.set_state(&key, &value, now)?;
-                    }
-                    tx.delete_state(LEGACY_CONTINUATION)
-                })?;
-                Ok(Some(value))
+        let Some(legacy) = self.state(LEGACY_CONTINUATION)? else { return Ok(own) };
+        self.write(|tx| {
+            if own.is_none() {
+                tx.set_state(&key, &legacy, now)?;
             }
-        }
+            run(&tx.tx, "DELETE FROM session_state WHERE key=?1", [LEGACY_CONTINUATION])
+        })?;
+        Ok(Some(own.unwrap_or(legacy)))
     }
 }
 
 /// The `session_state` key of a provider's continuation.
 pub fn continuation_key(provider: &str) -> String {
     format!("continuation:{}", provider.to_lowercase())
-}
-
-/// The smallest odd seq above `floor` (rule 4: the container's numbers are odd).
-pub fn next_odd(floor: i64) -> i64 {
-    floor + 1 + (floor & 1)
 }
 
 /// One write transaction on `outbound.db`.
@@ -149,19 +114,16 @@ pub struct OutboundTx<'a> {
 impl OutboundTx<'_> {
     /// Adds a message and returns its seq: odd, above everything in this file and above
     /// `seen_inbound`, the highest inbound seq the runner has seen.
-    ///
-    /// # Errors
-    /// SQLite's.
     pub fn insert(&self, message: &NewMessageOut, seen_inbound: i64, now: Timestamp) -> rusqlite::Result<i64> {
         let own: i64 = self.tx.query_row("SELECT COALESCE(MAX(seq), 0) FROM messages_out", [], |r| r.get(0))?;
-        let seq = next_odd(own.max(seen_inbound));
-        self.tx
-            .prepare_cached(
-                "INSERT INTO messages_out (id, seq, in_reply_to, timestamp, deliver_after, kind,
-                   platform_id, channel_type, thread_id, content)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
-            )?
-            .execute(params![
+        let floor = own.max(seen_inbound);
+        let seq = floor + 1 + (floor & 1);
+        run(
+            &self.tx,
+            "INSERT INTO messages_out (id, seq, in_reply_to, timestamp, deliver_after, kind,
+               platform_id, channel_type, thread_id, content)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
+            params![
                 message.id,
                 seq,
                 message.in_reply_to,
@@ -172,74 +134,47 @@ impl OutboundTx<'_> {
                 message.address.channel_type,
                 message.address.thread_id,
                 message.content,
-            ])?;
+            ],
+        )?;
         Ok(seq)
     }
 
     /// Acknowledges inbound rows.
-    ///
-    /// # Errors
-    /// SQLite's.
     pub fn acknowledge<'i>(
         &self,
         ids: impl IntoIterator<Item = &'i str>,
         status: AckStatus,
         now: Timestamp,
     ) -> rusqlite::Result<()> {
-        let mut statement = self.tx.prepare_cached(
-            "INSERT INTO processing_ack (message_id, status, status_changed) VALUES (?1, ?2, ?3)
-             ON CONFLICT (message_id) DO UPDATE SET status=?2, status_changed=?3",
-        )?;
-        for id in ids {
-            statement.execute(params![id, status, format_utc(now)])?;
-        }
-        Ok(())
+        let sql = "INSERT INTO processing_ack (message_id, status, status_changed) VALUES (?1, ?2, ?3)
+                   ON CONFLICT (message_id) DO UPDATE SET status=?2, status_changed=?3";
+        ids.into_iter().try_for_each(|id| run(&self.tx, sql, params![id, status, format_utc(now)]))
     }
 
     /// Sets a value of `session_state`.
-    ///
-    /// # Errors
-    /// SQLite's.
     pub fn set_state(&self, key: &str, value: &str, now: Timestamp) -> rusqlite::Result<()> {
-        self.tx
-            .prepare_cached(
-                "INSERT INTO session_state (key, value, updated_at) VALUES (?1, ?2, ?3)
-                 ON CONFLICT (key) DO UPDATE SET value=?2, updated_at=?3",
-            )?
-            .execute(params![key, value, format_utc(now)])?;
-        Ok(())
-    }
-
-    /// Removes a value of `session_state`.
-    ///
-    /// # Errors
-    /// SQLite's.
-    pub fn delete_state(&self, key: &str) -> rusqlite::Result<()> {
-        self.tx.execute("DELETE FROM session_state WHERE key=?1", [key])?;
-        Ok(())
+        let sql = "INSERT INTO session_state (key, value, updated_at) VALUES (?1, ?2, ?3)
+                   ON CONFLICT (key) DO UPDATE SET value=?2, updated_at=?3";
+        run(&self.tx, sql, params![key, value, format_utc(now)])
     }
 
     /// Says what the runner is doing.
-    ///
-    /// # Errors
-    /// SQLite's.
     pub fn set_container_state(&self, state: &ContainerState, now: Timestamp) -> rusqlite::Result<()> {
-        self.tx
-            .prepare_cached(
-                "INSERT INTO container_state (id, current_tool, tool_declared_timeout_ms, tool_started_at,
-                   updated_at, silent_until, phase) VALUES (1, ?1, ?2, ?3, ?4, ?5, ?6)
-                 ON CONFLICT (id) DO UPDATE SET current_tool=?1, tool_declared_timeout_ms=?2,
-                   tool_started_at=?3, updated_at=?4, silent_until=?5, phase=?6",
-            )?
-            .execute(params![
+        run(
+            &self.tx,
+            "INSERT INTO container_state (id, current_tool, tool_declared_timeout_ms, tool_started_at,
+               updated_at, silent_until, phase) VALUES (1, ?1, ?2, ?3, ?4, ?5, ?6)
+             ON CONFLICT (id) DO UPDATE SET current_tool=?1, tool_declared_timeout_ms=?2,
+               tool_started_at=?3, updated_at=?4, silent_until=?5, phase=?6",
+            params![
                 state.current_tool,
                 state.tool_declared_timeout_ms,
                 state.tool_started_at.map(format_utc),
                 format_utc(now),
                 state.silent_until.map(format_utc),
                 state.phase,
-            ])?;
-        Ok(())
+            ],
+        )
     }
 }
 

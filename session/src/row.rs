@@ -3,12 +3,12 @@
 use jiff::{SignedDuration, Timestamp};
 use rusqlite::types::{FromSql, FromSqlError, FromSqlResult, ToSql, ToSqlOutput, ValueRef};
 
-/// Declares an enum stored as text: one table, both directions, all variants.
-macro_rules! text_enum {
-    ($(#[$meta:meta])* $name:ident { $($(#[$vmeta:meta])* $variant:ident = $text:literal),+ $(,)? }) => {
+/// Declares enums stored as text: one table each, both directions, all variants.
+macro_rules! text_enums {
+    ($($(#[$meta:meta])* $name:ident { $($variant:ident = $text:literal),+ })+) => {$(
         $(#[$meta])*
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-        pub enum $name { $($(#[$vmeta])* $variant),+ }
+        pub enum $name { $($variant),+ }
 
         impl $name {
             /// Every variant, in declaration order.
@@ -21,7 +21,7 @@ macro_rules! text_enum {
 
             /// Reads the stored spelling.
             pub fn parse(text: &str) -> Option<$name> {
-                match text { $($text => Some($name::$variant),)+ _ => None }
+                $name::ALL.into_iter().find(|known| known.as_str() == text)
             }
         }
 
@@ -39,65 +39,28 @@ macro_rules! text_enum {
                 })
             }
         }
-    };
+    )+};
 }
 
-text_enum! {
-    /// `messages_in.kind`
-    InKind {
-        Chat = "chat",
-        /// The same with a nested `author`, as NanoClaw's chat bridge writes it.
-        ChatSdk = "chat-sdk",
-        Task = "task",
-        Webhook = "webhook",
-        /// Answers to waiting tools, and controls; never part of a prompt.
-        System = "system",
-    }
-}
+text_enums! {
+    /// `messages_in.kind`. `ChatSdk` has a nested `author`, as NanoClaw's chat bridge writes it;
+    /// `System` is for controls and answers to waiting tools, and never part of a prompt.
+    InKind { Chat = "chat", ChatSdk = "chat-sdk", Task = "task", Webhook = "webhook", System = "system" }
 
-text_enum! {
     /// `messages_in.status`
-    InStatus {
-        Pending = "pending",
-        Completed = "completed",
-        Failed = "failed",
-        Paused = "paused",
-    }
-}
+    InStatus { Pending = "pending", Completed = "completed", Failed = "failed", Paused = "paused" }
 
-text_enum! {
-    /// `messages_out.kind`
-    OutKind {
-        Chat = "chat",
-        ChatSdk = "chat-sdk",
-        /// An action the host is asked for.
-        System = "system",
-    }
-}
+    /// `messages_out.kind`. `System` is an action the host is asked for.
+    OutKind { Chat = "chat", ChatSdk = "chat-sdk", System = "system" }
 
-text_enum! {
     /// `processing_ack.status`
-    AckStatus {
-        Processing = "processing",
-        Completed = "completed",
-        Failed = "failed",
-    }
-}
+    AckStatus { Processing = "processing", Completed = "completed", Failed = "failed" }
 
-text_enum! {
     /// `delivered.status`: final outcomes only.
-    DeliveryStatus {
-        Delivered = "delivered",
-        Failed = "failed",
-    }
-}
+    DeliveryStatus { Delivered = "delivered", Failed = "failed" }
 
-text_enum! {
     /// `destinations.type`
-    DestinationType {
-        Channel = "channel",
-        Agent = "agent",
-    }
+    DestinationType { Channel = "channel", Agent = "agent" }
 }
 
 /// Whether a row may wake the agent (`messages_in.trigger`).

@@ -1,5 +1,6 @@
 //! Whether a look at a database is worth it: one `lstat` instead of an open.
 
+use std::fs::Metadata;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -17,46 +18,35 @@ const SETTLED_AFTER_S: i64 = 2;
 /// but not the time of that change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Stamp {
-    /// `None`: there is no such file.
-    file: Option<FileStamp>,
+    /// Device, inode and size in bytes; `None`: there is no such file.
+    file: Option<[u64; 3]>,
+    modified: (i64, i64),
+    changed: (i64, i64),
     /// A writer is at work, or died at it.
     has_journal: bool,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct FileStamp {
-    device: u64,
-    inode: u64,
-    bytes: u64,
-    modified: (i64, i64),
-    changed: (i64, i64),
-}
-
 impl Stamp {
     /// Takes the stamp of a database; a missing file has one too.
-    ///
-    /// # Errors
-    /// The system's, other than "no such file".
     pub fn take(path: &Path) -> io::Result<Stamp> {
         let has_journal = lstat(&journal_of(path))?.is_some();
-        let file = lstat(path)?.map(|meta| FileStamp {
-            device: meta.dev(),
-            inode: meta.ino(),
-            bytes: meta.size(),
-            modified: (meta.mtime(), meta.mtime_nsec()),
-            changed: (meta.ctime(), meta.ctime_nsec()),
-        });
-        Ok(Stamp { file, has_journal })
+        let mut stamp = Stamp { file: None, modified: (0, 0), changed: (0, 0), has_journal };
+        if let Some(meta) = lstat(path)? {
+            stamp.file = Some([meta.dev(), meta.ino(), meta.size()]);
+            stamp.modified = (meta.mtime(), meta.mtime_nsec());
+            stamp.changed = (meta.ctime(), meta.ctime_nsec());
+        }
+        Ok(stamp)
     }
 
     /// False when another look is due even if the next stamp is the same: the file is younger
     /// than two seconds, or a journal is there.
     pub fn is_settled(&self, now: Timestamp) -> bool {
-        !self.has_journal && self.file.is_none_or(|file| file.changed.0 + SETTLED_AFTER_S < now.as_second())
+        !self.has_journal && (self.file.is_none() || self.changed.0 + SETTLED_AFTER_S < now.as_second())
     }
 }
 
-fn lstat(path: &Path) -> io::Result<Option<std::fs::Metadata>> {
+fn lstat(path: &Path) -> io::Result<Option<Metadata>> {
     match path.symlink_metadata() {
         Ok(meta) => Ok(Some(meta)),
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
@@ -79,7 +69,7 @@ mod tests {
     }
 
     fn changed_at(stamp: &Stamp) -> Timestamp {
-        Timestamp::from_second(stamp.file.unwrap().changed.0).unwrap()
+        Timestamp::from_second(stamp.changed.0).unwrap()
     }
 
     #[test]

@@ -1,8 +1,5 @@
-//! The time format of the contract (rule 5), and how SQL compares times.
-//!
-//! Timestamps are UTC text. Two spellings occur in files written by NanoClaw,
-//! `2026-04-16T14:37:00Z` and `2026-04-16 14:37:00`, so text comparison is never right:
-//! [`comparable`] is the one SQL expression that puts both into the same form.
+//! The time format of the contract (rule 5): UTC text in two spellings, `2026-04-16T14:37:00Z` and
+//! `2026-04-16 14:37:00`. SQL compares them through [`comparable`], never as text.
 
 use jiff::Timestamp;
 use jiff::civil::DateTime;

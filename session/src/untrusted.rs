@@ -1,18 +1,11 @@
 //! The only way the host may look into what a container wrote (rules 6 and 7).
 //!
-//! Everything below `out/` is the container's: it may replace the database by a FIFO, a device,
-//! a leased or a locked file, a symlink; give it a hostile schema, a huge value, a WAL header or
-//! a journal that makes SQLite delete files; and change any of that while the host looks. What is
-//! guaranteed whatever it does:
+//! Whatever a container puts below `out/`, and however it changes that while the host looks: a look
+//! ends after [`LOOK_LIMIT_MS`] and takes a few MiB of memory; nothing below `out/` is created,
+//! changed or deleted by the host; no lock, descriptor or connection outlives the look.
 //!
-//! * a look ends after [`LOOK_LIMIT_MS`], waits [`BUSY_LIMIT_MS`] of them for a lock, and takes a
-//!   few MiB of memory;
-//! * nothing below `out/` is created, changed or deleted by the host;
-//! * an error costs its session that one look: no lock, descriptor or connection outlives it.
-//!
-//! Runs on the thread that calls it; nothing is kept between looks. In reading order:
-//! `syscall` (what SQLite may open), `connection` (what it may do then), `snapshot` (what is
-//! read), `recovery` (a killed container's transaction), `files` (attachments).
+//! In reading order: `syscall` (what SQLite may open), `connection` (what it may do then),
+//! `snapshot` (what is read), `recovery` (a killed container's transaction), `files` (attachments).
 
 mod connection;
 mod files;
@@ -30,10 +23,9 @@ use rusqlite::{ErrorCode, ffi};
 
 use crate::layout::{OUT, OUTBOUND_DB, SessionDir};
 
-pub use connection::BUSY_LIMIT_MS;
-pub use files::{MAX_OUTBOX_FILE_BYTES, open_outbox_file};
-pub use recovery::{MAX_JOURNAL_BYTES, recover_copy};
-pub use snapshot::{MAX_CONTENT_BYTES, MAX_FIELD_BYTES, MAX_ID_BYTES, MAX_ROWS, OutRow, OutRows, Snapshot};
+pub use files::open_outbox_file;
+pub use recovery::recover_copy;
+pub use snapshot::{OutRow, OutRows, Snapshot};
 pub use syscall::install as install_guards;
 
 /// Longest one look may take, with the waiting for a lock and the caller's own part. ms.
@@ -45,8 +37,7 @@ pub const MAX_DATABASE_BYTES: u64 = 256 << 20;
 /// Longest text of a fault. It may quote the container. characters.
 const MAX_FAULT_CHARS: usize = 200;
 
-/// Why a look at a container's files came to nothing. Display names the fault; the session is
-/// the caller's to add.
+/// Why a look at a container's files came to nothing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum UntrustedError {
     /// The container is in the middle of something, or was killed there: locked, or a hot
@@ -129,11 +120,7 @@ pub struct UntrustedDb {
     _private: Option<recovery::PrivateFolder>,
 }
 
-/// Locates the outbound database of a session.
-///
-/// # Errors
-/// [`UntrustedError::NotThere`], [`UntrustedError::Hostile`] when it is no regular file or too
-/// large, [`UntrustedError::Io`].
+/// Locates the outbound database of a session; it must be a regular file, and not too large.
 pub fn open_untrusted(dir: &SessionDir) -> Result<UntrustedDb, UntrustedError> {
     let path = out_folder(dir)?.join(OUTBOUND_DB);
     // To name the fault. What protects is `syscall`, at the moment of opening.
@@ -148,12 +135,8 @@ pub fn open_untrusted(dir: &SessionDir) -> Result<UntrustedDb, UntrustedError> {
 }
 
 impl UntrustedDb {
-    /// One look: opens the file, runs `f` in one read transaction, closes the file. The
-    /// container cannot write meanwhile, so `f` reads and returns; what is to be done about it
-    /// comes afterwards.
-    ///
-    /// # Errors
-    /// Those of `f`, and every [`UntrustedError`]. Nothing is left open or locked.
+    /// One look: opens the file, runs `f` in one read transaction, closes the file. The container
+    /// cannot write meanwhile, so `f` reads and returns; what is to be done comes afterwards.
     pub fn read<T>(&self, f: impl FnOnce(&Snapshot<'_>) -> Result<T, UntrustedError>) -> Result<T, UntrustedError> {
         let deadline = Instant::now() + Duration::from_millis(LOOK_LIMIT_MS);
         let look = connection::open_for_look(&self.path, &deadline)?;

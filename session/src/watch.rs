@@ -1,8 +1,7 @@
 //! "Look again": both sides watch a directory of the other (rule 10).
 //!
-//! What is watched is the *directory*, by file name, because SQLite's journal comes and goes
-//! beside its database. A watch says only that something happened; the reader then reads. Where
-//! a mount carries no notifications the 1 s poll of the caller does the same work.
+//! The *directory* is watched, because SQLite's journal comes and goes beside its database. A watch
+//! says only that something happened; where a mount carries none, the caller's 1 s poll does.
 
 use std::ffi::CStr;
 use std::io;
@@ -24,9 +23,7 @@ pub struct DirWatch {
 
 impl DirWatch {
     /// Watches `directory`. Add the watch before the first read, or a change is missed.
-    ///
-    /// # Errors
-    /// The directory is gone, or the user's limit of inotify instances is reached.
+    /// Fails when the directory is gone or the user's limit of inotify instances is reached.
     pub fn new(directory: &Path) -> io::Result<DirWatch> {
         let inotify = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)?;
         let flags = WatchFlags::CLOSE_WRITE | WatchFlags::DELETE | WatchFlags::MOVED_TO | WatchFlags::ONLYDIR;
@@ -35,15 +32,11 @@ impl DirWatch {
     }
 
     /// Takes what is queued; true when it concerns `database` or its journal, or when the queue
-    /// overflowed and so anything may have happened.
-    ///
-    /// # Errors
-    /// The descriptor failed; the caller falls back to polling.
+    /// overflowed and so anything may have happened. On a failure the caller falls back to polling.
     pub fn drain(&self, database: &str) -> io::Result<bool> {
         let mut buffer = [MaybeUninit::uninit(); 4096];
         let mut reader = inotify::Reader::new(&self.inotify, &mut buffer);
-        let mut relevant = false;
-        let mut reads = 0;
+        let (mut relevant, mut reads) = (false, 0);
         loop {
             if reader.is_buffer_empty() {
                 if reads == MAX_READS_PER_DRAIN {

@@ -32,7 +32,7 @@ pub fn batch(rows: &[MessageIn], destinations: &Destinations, zone: &TimeZone, w
                 }
                 ("message", message(&chat, workspace))
             }
-            Inbound::Task(TaskIn { prompt, .. }) => {
+            Inbound::Task(TaskIn { prompt }) => {
                 attributes.extend(time.map(|t| ("time", t)));
                 ("task", text(&prompt))
             }

@@ -2,9 +2,9 @@
 //!
 //! Made anew for every turn, because destinations change while a container runs.
 
-use nanoclaw_session::row::DestinationType;
+use nanoclaw_session::row::{Destination, DestinationType};
 
-use crate::destinations::{Destinations, Peer};
+use crate::destinations::Destinations;
 
 /// `instructions` is `CLAUDE.md`, `memory` the agent's own `CLAUDE.local.md`; both may be empty.
 pub fn prompt(instructions: &str, memory: &str, destinations: &Destinations) -> String {
@@ -42,14 +42,14 @@ fn addressing(destinations: &Destinations) -> String {
 }
 
 /// `` `family` (Family chat, telegram; this conversation) ``
-fn described(peer: &Peer, destinations: &Destinations) -> String {
+fn described(peer: &Destination, destinations: &Destinations) -> String {
     // Anybody may have titled that chat: it stays one short piece of text.
     let title = peer.display_name.as_deref().map(|t| t.replace(|c: char| c.is_control() || "`()".contains(c), " "));
     let title = title.as_deref().map(str::trim).filter(|t| !t.is_empty() && *t != peer.name);
     let mut notes: Vec<&str> = title.into_iter().collect();
     match peer.kind {
         DestinationType::Agent => notes.push("another agent"),
-        DestinationType::Channel => notes.extend(peer.channel()),
+        DestinationType::Channel => notes.extend(peer.address.channel_type.as_deref()),
     }
     let mut notes = notes.join(", ");
     if destinations.is_own(peer) {

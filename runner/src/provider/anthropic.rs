@@ -1,11 +1,8 @@
 //! The Messages API, streamed, through the host's gateway.
 //!
-//! A turn: the user's text is appended to the history, the whole history is sent, the answer is
-//! appended. Follow-ups that came meanwhile are asked in the same turn. What is transient is
-//! retried here, by the rule in [`retry`]; before each wait the turn declares its silence.
-//!
-//! The API is stateless, so the continuation is just the name of the history file. A turn that
-//! fails takes its lines back out of the history: the user was told, and may ask again.
+//! The API is stateless: each request sends the whole history, and the continuation is the name of
+//! its file. Follow-ups that came meanwhile are asked in the same turn. What is transient is retried
+//! here, by the rule in [`retry`]. A turn that fails takes its lines back out of the history.
 //!
 //! A request that the API calls invalid may be so because of the history. With one, the turn is
 //! reported as stale, which makes the agent ask once more without; the old history is given up
@@ -25,8 +22,8 @@ use nanoclaw_session::layout::SessionDir;
 use ureq::Body;
 use ureq::http::{Response, StatusCode};
 
-use self::history::{History, Past, Role};
-use self::retry::{Retry, Verdict};
+use self::history::{History, Role};
+use self::retry::{LONGEST_PAUSE, Retry};
 use self::stream::{Answer, Fault, Step};
 use super::{ErrorClass, Prompt, Provider, Stopped, TurnError, TurnEvent, TurnHandle, TurnPort, TurnRequest};
 use crate::gateway::{Gateway, SILENCE_TIMEOUT};
@@ -50,7 +47,7 @@ const STOPPED_NOTE: &str = "[The user stopped this reply.]";
 const CUT_OFF_NOTE: &str = "[The answer was cut off here: it reached the model's limit.]";
 
 /// See the module.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Anthropic {
     gateway: Gateway,
     model: String,
@@ -73,23 +70,15 @@ impl Provider for Anthropic {
     fn start(&self, request: TurnRequest) -> io::Result<TurnHandle> {
         let client = self.gateway.client();
         let interrupted = client.clone();
-        let turn = Turn {
-            client,
-            gateway: self.gateway.clone(),
-            model: self.model.clone(),
-            system: request.system.clone(),
-            folder: self.folder.clone(),
-        };
+        let turn = Turn { client, provider: self.clone(), system: request.system.clone() };
         super::spawn(move || interrupted.shutdown(), move |port| turn.run(port, request))
     }
 }
 
 struct Turn {
     client: ureq::Agent,
-    gateway: Gateway,
-    model: String,
+    provider: Anthropic,
     system: String,
-    folder: PathBuf,
 }
 
 /// Why there is no answer.
@@ -100,20 +89,10 @@ enum Ended {
 
 /// Why one request got none.
 enum Missed {
+    /// There will be none.
     Ended(Ended),
-    /// Worth another try, now or after what the server asked for.
-    Again {
-        why: String,
-        retry_after: Option<Duration>,
-        limit: Limit,
-    },
-}
-
-/// Whether a server's "later" is about the user's own limit.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Limit {
-    None,
-    UsedUp,
+    /// Worth another try, after what the server asked for if it did.
+    Again { why: String, retry_after: Option<Duration> },
 }
 
 impl From<Stopped> for Ended {
@@ -145,8 +124,8 @@ fn disk_error(e: &io::Error) -> TurnError {
 impl Turn {
     fn run(self, port: TurnPort, request: TurnRequest) -> Result<(), Stopped> {
         let opened = match request.continuation.as_deref() {
-            None => History::create(&self.folder).map(Some),
-            Some(name) => History::open(&self.folder, name),
+            None => History::create(&self.provider.folder).map(Some),
+            Some(name) => History::open(&self.provider.folder, name),
         };
         let mut history = match opened {
             Ok(Some(history)) => history,
@@ -191,32 +170,24 @@ impl Turn {
 
     /// One answer to the history as it is, however many requests that takes.
     fn ask(&self, port: &mut TurnPort, history: &mut History, answer: &mut Answer) -> Result<(), Ended> {
-        let body = request::body(&self.model, &self.system, &history.messages());
+        let body = request::body(&self.provider.model, &self.system, &history.messages());
         let mut retry = Retry::new(Instant::now());
         port.emit(TurnEvent::Waiting { until: time::now() + SILENCE_TIMEOUT })?;
         loop {
             *answer = Answer::default();
-            let (why, retry_after, limit) = match self.attempt(port, history, &body, answer) {
+            let (why, retry_after) = match self.attempt(port, history, &body, answer) {
                 Ok(()) => return Ok(()),
                 Err(Missed::Ended(ended)) => return Err(ended),
-                Err(Missed::Again { why, retry_after, limit }) => (why, retry_after, limit),
+                Err(Missed::Again { why, retry_after }) => (why, retry_after),
             };
             port.check()?;
-            match retry.next(Instant::now(), retry_after) {
-                Verdict::Wait(pause) => {
-                    eprintln!("Request failed, trying again error={why:?} in_ms={}", pause.as_millis());
-                    port.emit(TurnEvent::Waiting { until: time::now() + pause + SILENCE_TIMEOUT })?;
-                    port.wait(pause)?;
-                }
-                Verdict::TooLate(pause) if limit == Limit::UsedUp => {
-                    let class = ErrorClass::Quota { reset: time::now() + pause };
-                    return Err(Ended::Failed(error(class, why)));
-                }
-                Verdict::TooLate(_) | Verdict::GiveUp => {
-                    let sentence = format!("The model could not be reached; I tried for a while. ({why})");
-                    return Err(Ended::Failed(error(ErrorClass::Transient, sentence)));
-                }
-            }
+            let Some(pause) = retry.next(Instant::now(), retry_after) else {
+                let sentence = format!("The model could not be reached; I tried for a while. ({why})");
+                return Err(Ended::Failed(error(ErrorClass::Transient, sentence)));
+            };
+            eprintln!("Request failed, trying again error={why:?} in_ms={}", pause.as_millis());
+            port.emit(TurnEvent::Waiting { until: time::now() + pause + SILENCE_TIMEOUT })?;
+            port.wait(pause)?;
         }
     }
 
@@ -224,15 +195,15 @@ impl Turn {
     fn attempt(&self, port: &TurnPort, history: &mut History, body: &[u8], answer: &mut Answer) -> Result<(), Missed> {
         let response = self
             .client
-            .post(self.gateway.url("/v1/messages"))
-            .header("x-api-key", self.gateway.token())
+            .post(self.provider.gateway.url("/v1/messages"))
+            .header("x-api-key", self.provider.gateway.token())
             .header("anthropic-version", API_VERSION)
             .header("content-type", "application/json")
             .header("accept", "text/event-stream")
             .send(body)
             .map_err(|e| again(format!("no connection: {e}")))?;
         if response.status() != StatusCode::OK {
-            return Err(refusal(response, history.has_past()));
+            return Err(refusal(response, history));
         }
         if history.announce() {
             port.emit(TurnEvent::Init { continuation: history.name().to_owned() })?;
@@ -251,7 +222,7 @@ fn record(history: &mut History, answer: &Answer, follow_ups: &[Prompt]) -> io::
 }
 
 fn again(why: String) -> Missed {
-    Missed::Again { why, retry_after: None, limit: Limit::None }
+    Missed::Again { why, retry_after: None }
 }
 
 /// Reads the stream to its end. `answer` always holds what was said so far.
@@ -300,7 +271,7 @@ fn bad_key(message: &str) -> TurnError {
 }
 
 /// What an answer that is not 200 means.
-fn refusal(response: Response<Body>, history: Past) -> Missed {
+fn refusal(response: Response<Body>, history: &History) -> Missed {
     let status = response.status();
     let retry_after = response
         .headers()
@@ -314,11 +285,14 @@ fn refusal(response: Response<Body>, history: Past) -> Missed {
     let message = request::error_message(&body).unwrap_or_else(|| format!("HTTP {status}"));
     match status.as_u16() {
         401 | 403 => bad_key(&message).into(),
-        400 | 413 if history == Past::Some => error(ErrorClass::StaleContinuation, invalid(&message).sentence).into(),
-        429 => Missed::Again { why: message, retry_after, limit: Limit::UsedUp },
-        408 | 409 | 500..=599 => {
-            Missed::Again { why: format!("{message} (HTTP {})", status.as_u16()), retry_after, limit: Limit::None }
-        }
+        400 | 413 if history.has_past() => error(ErrorClass::StaleContinuation, invalid(&message).sentence).into(),
+        429 => match retry_after {
+            Some(pause) if pause > LONGEST_PAUSE => {
+                error(ErrorClass::Quota { reset: time::now() + pause }, message).into()
+            }
+            _ => Missed::Again { why: message, retry_after },
+        },
+        code @ (408 | 409 | 500..=599) => Missed::Again { why: format!("{message} (HTTP {code})"), retry_after },
         _ => invalid(&message).into(),
     }
 }

@@ -1,6 +1,5 @@
 //! Messages in, answers out, with the demo provider.
 
-use nanoclaw_session::content::TaskIn;
 use nanoclaw_session::row::{AckStatus, InKind, NewMessageIn};
 
 use crate::session::{Session, chat, destination, message};
@@ -142,7 +141,7 @@ fn text_for_nobody_is_not_sent_and_the_turn_ends_all_the_same() {
     let session = Session::new();
     session.host(|tx| {
         tx.replace_destinations(&[destination("home", "home"), destination("work", "C1")])?;
-        let content = TaskIn { prompt: "think".into(), ..TaskIn::default() }.to_json();
+        let content = r#"{"prompt":"think"}"#.to_owned();
         tx.insert(&NewMessageIn { kind: InKind::Task, content, ..message("t1", "") })
     });
     let _runner = session.start();

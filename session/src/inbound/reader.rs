@@ -1,13 +1,14 @@
 //! The container's look at `inbound.db`: opened fresh, read-only, without mmap, for every read
 //! of any of its tables, and closed again (rule 2).
 //!
-//! A file of an older host may lack columns; what they would say is their default.
+//! A file of an older host may lack columns; what they would say is their default. Every fault is
+//! SQLite's; [`super::is_transient`] ones mean: again in a few milliseconds.
 
 use jiff::Timestamp;
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::{Connection, OptionalExtension, Row};
 
 use super::{KNOWN_KIND, MESSAGE_COLUMNS, message_in};
-use crate::database::{self, Side};
+use crate::database::{RUNNER_BUSY_MS, busy, open_reader};
 use crate::layout::SessionDir;
 use crate::row::{Address, Audience, Destination, InKind, MessageIn, Trigger};
 use crate::time::{comparable, format_utc};
@@ -34,32 +35,23 @@ pub struct InboundView {
 }
 
 /// Opens the file, lets `f` look, closes it.
-///
-/// # Errors
-/// SQLite's. [`super::is_transient`] ones mean: again in a few milliseconds.
 pub fn look<T>(dir: &SessionDir, f: impl FnOnce(&InboundView) -> rusqlite::Result<T>) -> rusqlite::Result<T> {
-    let db = database::open_reader(&dir.inbound_db(), Side::Runner)?;
+    let db = open_reader(&dir.inbound_db(), busy::<RUNNER_BUSY_MS>)?;
     db.execute_batch("BEGIN")?;
-    let present = database::columns(&db, "messages_in")?;
-    let message_columns = MESSAGE_COLUMNS
-        .split(',')
-        .map(str::trim)
-        .map(|column| match column {
-            c if present.iter().any(|p| p == c) => c,
+    let mut columns = Vec::new();
+    for column in MESSAGE_COLUMNS.split(',').map(str::trim) {
+        columns.push(match column {
+            c if db.column_exists(None, "messages_in", c)? => c,
             "trigger" => "1",
             "tries" | "on_wake" => "0",
             _ => "NULL",
-        })
-        .collect::<Vec<_>>()
-        .join(", ");
-    f(&InboundView { db, message_columns })
+        });
+    }
+    f(&InboundView { message_columns: columns.join(", "), db })
 }
 
 impl InboundView {
     /// Pending rows that are due, by seq. A time that cannot be read counts as due.
-    ///
-    /// # Errors
-    /// SQLite's.
     pub fn pending(&self, now: Timestamp) -> rusqlite::Result<Vec<PendingRow>> {
         let sql = format!(
             "SELECT {} FROM messages_in WHERE status = 'pending' AND {KNOWN_KIND} AND COALESCE({}, '') <= ?1
@@ -68,17 +60,14 @@ impl InboundView {
             self.message_columns.replace("content", "''"),
             comparable("process_after"),
         );
-        let rows = self.db.prepare(&sql)?.query_map([format_utc(now)], message_in)?.collect::<Result<Vec<_>, _>>()?;
-        Ok(rows
-            .into_iter()
-            .map(|m| PendingRow { id: m.id, seq: m.seq, kind: m.kind, trigger: m.trigger, audience: m.audience })
-            .collect())
+        let row = |r: &Row<'_>| {
+            let MessageIn { id, seq, kind, trigger, audience, .. } = message_in(r)?;
+            Ok(PendingRow { id, seq, kind, trigger, audience })
+        };
+        self.db.prepare(&sql)?.query_map([format_utc(now)], row)?.collect()
     }
 
     /// When the next row that is pending, but not yet due, will be.
-    ///
-    /// # Errors
-    /// SQLite's.
     pub fn next_due(&self, now: Timestamp) -> rusqlite::Result<Option<Timestamp>> {
         let due = comparable("process_after");
         let sql = format!("SELECT MIN({due}) FROM messages_in WHERE status = 'pending' AND {due} > ?1");
@@ -87,45 +76,26 @@ impl InboundView {
     }
 
     /// One whole row.
-    ///
-    /// # Errors
-    /// SQLite's.
     pub fn message(&self, id: &str) -> rusqlite::Result<Option<MessageIn>> {
         let sql = format!("SELECT {} FROM messages_in WHERE id = ?1", self.message_columns);
         self.db.prepare_cached(&sql)?.query_row([id], message_in).optional()
     }
 
     /// The highest seq in the file; 0 when it is empty.
-    ///
-    /// # Errors
-    /// SQLite's.
     pub fn max_seq(&self) -> rusqlite::Result<i64> {
         self.db.query_row("SELECT COALESCE(MAX(seq), 0) FROM messages_in", [], |r| r.get(0))
     }
 
     /// The thread of the latest row that came from this chat: where a reply belongs.
-    ///
-    /// # Errors
-    /// SQLite's.
     pub fn latest_thread(&self, channel_type: &str, platform_id: &str) -> rusqlite::Result<Option<String>> {
-        let thread = self
-            .db
-            .query_row(
-                "SELECT thread_id FROM messages_in WHERE channel_type = ?1 AND platform_id = ?2
-                 ORDER BY seq DESC LIMIT 1",
-                params![channel_type, platform_id],
-                |r| r.get::<_, Option<String>>(0),
-            )
-            .optional()?;
-        Ok(thread.flatten())
+        let sql = "SELECT thread_id FROM messages_in WHERE channel_type = ?1 AND platform_id = ?2
+                   ORDER BY seq DESC LIMIT 1";
+        Ok(self.db.query_row(sql, [channel_type, platform_id], |r| r.get(0)).optional()?.flatten())
     }
 
     /// What the agent may call its peers, by name.
-    ///
-    /// # Errors
-    /// SQLite's.
     pub fn destinations(&self) -> rusqlite::Result<Vec<Destination>> {
-        if database::columns(&self.db, "destinations")?.is_empty() {
+        if !self.db.table_exists(None, "destinations")? {
             return Ok(Vec::new());
         }
         self.db
@@ -146,22 +116,13 @@ impl InboundView {
     }
 
     /// The session's own chat and thread.
-    ///
-    /// # Errors
-    /// SQLite's.
     pub fn routing(&self) -> rusqlite::Result<Address> {
-        routing(&self.db)
+        if !self.db.table_exists(None, "session_routing")? {
+            return Ok(Address::default());
+        }
+        let sql = "SELECT channel_type, platform_id, thread_id FROM session_routing WHERE id = 1";
+        let address =
+            |r: &Row<'_>| Ok(Address { channel_type: r.get(0)?, platform_id: r.get(1)?, thread_id: r.get(2)? });
+        Ok(self.db.query_row(sql, [], address).optional()?.unwrap_or_default())
     }
-}
-
-pub(super) fn routing(db: &Connection) -> rusqlite::Result<Address> {
-    if database::columns(db, "session_routing")?.is_empty() {
-        return Ok(Address::default());
-    }
-    let row = db
-        .query_row("SELECT channel_type, platform_id, thread_id FROM session_routing WHERE id = 1", [], |r| {
-            Ok(Address { channel_type: r.get(0)?, platform_id: r.get(1)?, thread_id: r.get(2)? })
-        })
-        .optional()?;
-    Ok(row.unwrap_or_default())
 }

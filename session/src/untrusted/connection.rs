@@ -10,7 +10,7 @@ use rusqlite::{Connection, OpenFlags, ffi};
 
 use super::syscall::{self, Confined};
 use super::{UntrustedError, snapshot};
-use crate::database;
+use crate::database::busy;
 
 /// Longest wait for a lock the container holds. ms.
 pub const BUSY_LIMIT_MS: i32 = 50;
@@ -88,7 +88,7 @@ pub(super) fn open(path: &Path, access: OpenFlags) -> rusqlite::Result<Connectio
 }
 
 fn harden(db: Connection, deadline: &Instant) -> rusqlite::Result<Hardened<'_>> {
-    db.busy_handler(Some(busy))?;
+    db.busy_handler(Some(busy::<BUSY_LIMIT_MS>))?;
     // SAFETY: the handle is open, and the deadline outlives the connection (see `Hardened`).
     // Dropping the modules leaves no virtual table's code within reach of a schema.
     unsafe {
@@ -104,11 +104,6 @@ fn harden(db: Connection, deadline: &Instant) -> rusqlite::Result<Hardened<'_>> 
     }
     db.execute_batch(PRAGMAS)?;
     Ok(Hardened { db, _deadline: PhantomData })
-}
-
-fn busy(step: i32) -> bool {
-    database::pause();
-    step < BUSY_LIMIT_MS
 }
 
 unsafe extern "C" fn is_over(deadline: *mut c_void) -> c_int {

@@ -19,9 +19,8 @@ pub const MAX_OUTBOX_FILE_BYTES: u64 = 100 << 20;
 /// in bytes. The container can still write it: read no more than that size.
 ///
 /// # Errors
-/// [`UntrustedError::NotThere`]; [`UntrustedError::Hostile`] when the name is no plain file name, or
-/// what it names is no regular file below `out/` or too large; [`UntrustedError::Again`] for a
-/// file that is leased or being moved; [`UntrustedError::Io`].
+/// [`UntrustedError::Hostile`] when the name is no plain file name, or what it names is no regular
+/// file below `out/` or too large; [`UntrustedError::Again`] while it is leased or being moved.
 pub fn open_outbox_file(dir: &SessionDir, message_id: &str, name: &str) -> Result<(File, u64), UntrustedError> {
     let mut components = Path::new(name).components();
     // Compared as a whole: `a/` and `a/.` are one component, too.

@@ -1,9 +1,8 @@
 //! What a container had committed before it was killed inside a transaction (rule 7).
 //!
-//! Its file then has a hot journal: a reader must roll back first, and rolling back writes. The
-//! host does so on a copy, never on the container's files. A journal can name a super-journal,
-//! which SQLite deletes after the rollback: such a one is refused, and SQLite is confined to the
-//! folder of the copy besides.
+//! Reading a file with a hot journal means rolling back first, and that writes: it is done on a
+//! copy. A journal that names a super-journal, which SQLite would delete, is refused, and SQLite is
+//! confined to the folder of the copy besides.
 
 use std::ffi::c_int;
 use std::fs::{self, DirBuilder, File, OpenOptions};
@@ -18,8 +17,7 @@ use rusqlite::{Connection, OpenFlags, ffi};
 
 use super::syscall::Confined;
 use super::{MAX_DATABASE_BYTES, UntrustedDb, UntrustedError, connection, files, open_untrusted};
-use crate::layout::journal_of;
-use crate::layout::{OUTBOUND_DB, SessionDir};
+use crate::layout::{OUTBOUND_DB, SessionDir, journal_of};
 
 /// Largest journal that is rolled back. bytes.
 pub const MAX_JOURNAL_BYTES: u64 = 64 << 20;
@@ -37,10 +35,6 @@ const MAX_READ_BYTES: usize = 1 << 20;
 /// back the transaction it was killed in, on a copy in the folder `private`. The folder lies where no
 /// container reaches, is created (mode 0700; what a crashed host left of it goes first) and is
 /// removed with the returned value. Without a journal nothing is copied.
-///
-/// # Errors
-/// Those of [`open_untrusted`] and of a look; [`UntrustedError::Hostile`] when the journal names a
-/// super-journal, is no regular file or is too large.
 pub fn recover_copy(dir: &SessionDir, private: &Path) -> Result<UntrustedDb, UntrustedError> {
     let original = open_untrusted(dir)?;
     match fs::symlink_metadata(journal_of(&original.path)) {

@@ -1,15 +1,14 @@
 //! What SQLite may do to files, enforced where it calls the system.
 //!
-//! Process-wide: SQLite's unix VFS calls the system through one table, and these are its entries
-//! for `open`, `unlink`, `fchmod` and `fchown`. A check before the open would leave a window in
-//! which the container swaps the file; a check of the descriptor leaves none.
+//! Process-wide entries of the table through which SQLite's unix VFS calls the system. A check
+//! before the open would leave a window in which the container swaps the file; a check of the
+//! descriptor leaves none.
 //!
-//! For every database of the process, trusted or not, `open` never waits (a FIFO; a file lease
-//! holds it for 45 s otherwise) and yields a regular file or a folder, nothing else. For a thread
-//! that looks into a container's folder SQLite cannot create, change or delete anything
-//! ([`Confined`]): without that it deletes a stray `-wal` beside an empty database, gives a
-//! journal the owner and mode of its database, and deletes what a crafted journal names as its
-//! super-journal.
+//! For every database, `open` never waits (a FIFO; a lease holds it for 45 s otherwise) and yields
+//! a regular file or a folder, nothing else. On a thread that looks into a container's folder
+//! SQLite cannot create, change or delete anything ([`Confined`]): it would delete a stray `-wal`
+//! beside an empty database, give a journal the owner and mode of its database, and delete what a
+//! crafted journal names as its super-journal.
 
 use std::cell::RefCell;
 use std::ffi::{CStr, c_char, c_int, c_uint};
@@ -25,9 +24,6 @@ use rustix::fs::FileType;
 /// Installs the guards, once per process. The table is not synchronised: the host's `main` calls
 /// this before it opens any database and starts any thread. (Later it is still right, but a
 /// database opened by another thread at that very moment may be opened without the guard.)
-///
-/// # Panics
-/// When SQLite has no unix VFS, which the bundled one has.
 pub fn install() {
     static INSTALLED: Once = Once::new();
     INSTALLED.call_once(|| {

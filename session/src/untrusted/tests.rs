@@ -17,6 +17,8 @@ use std::sync::mpsc;
 use jiff::Timestamp;
 use rusqlite::Connection;
 
+use super::recovery::MAX_JOURNAL_BYTES;
+use super::snapshot::{MAX_CONTENT_BYTES, MAX_ID_BYTES, MAX_ROWS};
 use super::*;
 use crate::layout::journal_of;
 use crate::outbound::OutboundDb;

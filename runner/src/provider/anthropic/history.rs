@@ -28,13 +28,6 @@ pub struct Message {
     pub content: String,
 }
 
-/// Whether there was a conversation before this turn.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Past {
-    None,
-    Some,
-}
-
 #[derive(Debug, Serialize, Deserialize)]
 struct Line {
     role: Role,
@@ -60,21 +53,19 @@ pub struct History {
 
 impl History {
     /// A new conversation in `folder`.
-    ///
-    /// # Errors
-    /// The file's.
     pub fn create(folder: &Path) -> io::Result<History> {
         fs::create_dir_all(folder)?;
         let name = id::random();
         let path = path_of(folder, &name);
         let file = OpenOptions::new().read(true).write(true).create_new(true).open(&path)?;
-        Ok(History { name, path, file, lines: Vec::new(), starts: Vec::new(), end: 0, past: 0, announced: false })
+        Ok(History::empty(name, path, file))
+    }
+
+    fn empty(name: String, path: PathBuf, file: File) -> History {
+        History { name, path, file, lines: Vec::new(), starts: Vec::new(), end: 0, past: 0, announced: false }
     }
 
     /// The conversation called `name`; `None` when there is no such one.
-    ///
-    /// # Errors
-    /// The file's.
     pub fn open(folder: &Path, name: &str) -> io::Result<Option<History>> {
         // It was stored by us, but perhaps by another provider before: not every text is a file name.
         if name.is_empty() || !name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-') {
@@ -88,16 +79,7 @@ impl History {
         let mut bytes = Vec::new();
         file.read_to_end(&mut bytes)?;
         let whole = bytes.iter().rposition(|&b| b == b'\n').map_or(0, |i| i + 1);
-        let mut history = History {
-            name: name.to_owned(),
-            path,
-            file,
-            lines: Vec::new(),
-            starts: Vec::new(),
-            end: 0,
-            past: 0,
-            announced: true,
-        };
+        let mut history = History { announced: true, ..History::empty(name.to_owned(), path, file) };
         for text in bytes[..whole].split_inclusive(|&b| b == b'\n') {
             // A line that cannot be read is skipped: the rest is still worth having.
             if let Ok(line) = serde_json::from_slice(text) {
@@ -117,8 +99,9 @@ impl History {
         &self.name
     }
 
-    pub fn has_past(&self) -> Past {
-        if self.past == 0 { Past::None } else { Past::Some }
+    /// Whether there was a conversation before this turn.
+    pub fn has_past(&self) -> bool {
+        self.past > 0
     }
 
     /// True once, for a new conversation: its name must be told.
@@ -127,9 +110,6 @@ impl History {
     }
 
     /// Begins a turn with `prompt`. What an unfinished turn left of the same rows is dropped.
-    ///
-    /// # Errors
-    /// The file's.
     pub fn begin(&mut self, prompt: &Prompt) -> io::Result<()> {
         let again = |line: &Line| line.ids.iter().any(|id| prompt.message_ids.contains(id));
         if let Some(first) = self.lines.iter().position(again) {
@@ -140,9 +120,6 @@ impl History {
     }
 
     /// Adds a message. An empty one is no message: the API refuses it.
-    ///
-    /// # Errors
-    /// The file's.
     pub fn append(&mut self, role: Role, ids: &[String], content: &str) -> io::Result<()> {
         if content.trim().is_empty() {
             return Ok(());
@@ -174,9 +151,6 @@ impl History {
     }
 
     /// Makes the turn survive a power loss.
-    ///
-    /// # Errors
-    /// The file's.
     pub fn sync(&self) -> io::Result<()> {
         self.file.sync_data()
     }
@@ -238,7 +212,7 @@ mod tests {
         let tmp = tempfile::tempdir().unwrap();
         let name = begun(tmp.path());
         let mut h = History::open(tmp.path(), &name).unwrap().unwrap();
-        assert_eq!(h.has_past(), Past::Some);
+        assert!(h.has_past());
         assert!(!h.announce());
         h.begin(&prompt(&["m2"], "two")).unwrap();
         h.append(Role::User, &["m3".into()], "three").unwrap();

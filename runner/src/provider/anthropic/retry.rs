@@ -1,24 +1,16 @@
 //! When a failed request is tried again. Pure: time is passed in.
 //!
-//! The pause doubles from one second to a minute. The server's own `retry-after` is honoured in
-//! its place, unless it is so long that waiting inside the turn makes no sense.
+//! The pause doubles from one second to a minute; the server's own `retry-after` is honoured in its
+//! place.
 
 use std::time::{Duration, Instant};
 
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
-const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+/// What a server asks for beyond this is not waited for within a turn.
+pub const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 /// Longest time from the first request to the last one's beginning.
 const LONGEST_TRYING: Duration = Duration::from_secs(600);
 const MAX_TRIES: u32 = 14;
-
-/// What to do after a failure.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Verdict {
-    Wait(Duration),
-    /// The server asks for a pause that is too long to wait for.
-    TooLate(Duration),
-    GiveUp,
-}
 
 /// The tries of one request.
 #[derive(Debug)]
@@ -34,19 +26,19 @@ impl Retry {
         Retry { began: now, tries: 1, pause: FIRST_PAUSE }
     }
 
-    /// A try has failed.
-    pub fn next(&mut self, now: Instant, retry_after: Option<Duration>) -> Verdict {
+    /// A try has failed: the pause before the next one, if there is to be one.
+    pub fn next(&mut self, now: Instant, retry_after: Option<Duration>) -> Option<Duration> {
         let pause = match retry_after {
-            Some(asked) if asked > LONGEST_PAUSE => return Verdict::TooLate(asked),
+            Some(asked) if asked > LONGEST_PAUSE => return None,
             Some(asked) => asked.max(FIRST_PAUSE),
             None => self.pause,
         };
         if self.tries == MAX_TRIES || now.duration_since(self.began) + pause > LONGEST_TRYING {
-            return Verdict::GiveUp;
+            return None;
         }
         self.tries += 1;
         self.pause = (self.pause * 2).min(LONGEST_PAUSE);
-        Verdict::Wait(pause)
+        Some(pause)
     }
 }
 
@@ -58,7 +50,7 @@ mod tests {
     fn pauses_double_to_a_minute_and_end_after_ten() {
         let began = Instant::now();
         let (mut retry, mut now, mut pauses) = (Retry::new(began), began, Vec::new());
-        while let Verdict::Wait(pause) = retry.next(now, None) {
+        while let Some(pause) = retry.next(now, None) {
             pauses.push(pause.as_secs());
             now += pause;
         }
@@ -71,7 +63,7 @@ mod tests {
     fn quick_failures_end_too() {
         let now = Instant::now();
         let mut retry = Retry::new(now);
-        let tries = 1 + std::iter::from_fn(|| matches!(retry.next(now, None), Verdict::Wait(_)).then_some(())).count();
+        let tries = 1 + std::iter::from_fn(|| retry.next(now, None)).count();
         assert_eq!(tries, MAX_TRIES as usize);
     }
 
@@ -79,9 +71,9 @@ mod tests {
     fn what_the_server_asks_for_is_honoured_or_too_late() {
         let now = Instant::now();
         let mut retry = Retry::new(now);
-        assert_eq!(retry.next(now, Some(Duration::from_secs(7))), Verdict::Wait(Duration::from_secs(7)));
-        assert_eq!(retry.next(now, Some(Duration::ZERO)), Verdict::Wait(FIRST_PAUSE));
+        assert_eq!(retry.next(now, Some(Duration::from_secs(7))), Some(Duration::from_secs(7)));
+        assert_eq!(retry.next(now, Some(Duration::ZERO)), Some(FIRST_PAUSE));
         let hour = Duration::from_secs(3_600);
-        assert_eq!(retry.next(now, Some(hour)), Verdict::TooLate(hour));
+        assert_eq!(retry.next(now, Some(hour)), None);
     }
 }

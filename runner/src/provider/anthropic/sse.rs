@@ -33,9 +33,6 @@ pub struct Parser {
 
 impl Parser {
     /// Takes the next bytes; returns the events they complete.
-    ///
-    /// # Errors
-    /// [`TooLong`].
     pub fn feed(&mut self, bytes: &[u8]) -> Result<Vec<SseEvent>, TooLong> {
         let mut events = Vec::new();
         for &byte in bytes {

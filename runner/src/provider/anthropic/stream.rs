@@ -76,9 +76,6 @@ struct Reported {
 
 impl Answer {
     /// Takes the next event.
-    ///
-    /// # Errors
-    /// [`Fault`]: the answer ends without being one.
     pub fn apply(&mut self, event: &SseEvent) -> Result<Step, Fault> {
         let event = serde_json::from_str(&event.data)
             .map_err(|e| Fault::Unreadable(format!("event {:?} of the answer: {e}", event.name)))?;
