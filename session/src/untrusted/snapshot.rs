@@ -1,13 +1,15 @@
 //! What is read in one look: rows, checked one by one. A row that is not what a runner writes is
 //! told apart, never skipped in silence and never an error, so that no row holds up the next.
-//! Memory is bounded, even when SQLite has to sort because the container left out the indexes: no
-//! value is loaded before its size is known, and rows are read one at a time.
+//!
+//! SQL never loads a value before it knows its size, and rows are read one at a time by seq:
+//! memory is bounded even when the container left out the indexes and SQLite has to sort.
 
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OptionalExtension, Params, Row};
 
 use super::UntrustedError;
-use crate::row::{AckStatus, Address, MessageOut, OutKind};
+use crate::database;
+use crate::row::{AckStatus, Address, ContainerState, MessageOut, OutKind};
 use crate::time::parse_utc;
 
 /// Longest id of a message. bytes.
@@ -32,6 +34,7 @@ const COUNTS: &str = "seq <= 9007199254740992 AND typeof(seq) = 'integer' AND se
 
 const MESSAGES_OUT: &str = "messages_out";
 const PROCESSING_ACK: &str = "processing_ack";
+const CONTAINER_STATE: &str = "container_state";
 
 /// Names what stands in for the tables. A generated column would run the container's expressions.
 const TABLES: &str = "
@@ -93,6 +96,9 @@ impl<'c> Snapshot<'c> {
     }
 
     /// The rows above `seq`, by seq, `limit` and [`MAX_ROWS`] at most.
+    ///
+    /// # Errors
+    /// Those of a look; a malformed row is none.
     pub fn messages_after(&self, seq: i64, limit: usize) -> Result<OutRows, UntrustedError> {
         let mut found = OutRows { rows: Vec::new(), more: false };
         if !self.has(MESSAGES_OUT) {
@@ -124,6 +130,9 @@ impl<'c> Snapshot<'c> {
     }
 
     /// The highest seq that counts.
+    ///
+    /// # Errors
+    /// Those of a look.
     pub fn max_seq(&self) -> Result<Option<i64>, UntrustedError> {
         if !self.has(MESSAGES_OUT) {
             return Ok(None);
@@ -132,11 +141,17 @@ impl<'c> Snapshot<'c> {
     }
 
     /// One row by id.
+    ///
+    /// # Errors
+    /// Those of a look.
     pub fn message(&self, id: &str) -> Result<Option<OutRow>, UntrustedError> {
         self.one_message("id = ?1", [id])
     }
 
     /// One row by seq.
+    ///
+    /// # Errors
+    /// Those of a look.
     pub fn message_by_seq(&self, seq: i64) -> Result<Option<OutRow>, UntrustedError> {
         self.one_message("seq = ?1", [seq])
     }
@@ -149,6 +164,9 @@ impl<'c> Snapshot<'c> {
     }
 
     /// What the container acknowledged of these inbound rows; those it did not are left out.
+    ///
+    /// # Errors
+    /// Those of a look.
     pub fn acks(&self, ids: &[String]) -> Result<Vec<(String, AckStatus)>, UntrustedError> {
         let mut found = Vec::new();
         if !self.has(PROCESSING_ACK) {
@@ -164,6 +182,44 @@ impl<'c> Snapshot<'c> {
             }
         }
         Ok(found)
+    }
+
+    /// What the runner says it is doing. A field that cannot be read is empty.
+    ///
+    /// # Errors
+    /// Those of a look.
+    pub fn container_state(&self) -> Result<Option<ContainerState>, UntrustedError> {
+        if !self.has(CONTAINER_STATE) {
+            return Ok(None);
+        }
+        let present = database::columns(self.db, CONTAINER_STATE)?;
+        let field = |name: &str| match present.iter().any(|column| column == name) {
+            true => sized(name, MAX_FIELD_BYTES),
+            false => "NULL, NULL".into(),
+        };
+        let sql = format!(
+            "SELECT {}, {}, {}, {}, {} FROM container_state WHERE id = 1 LIMIT 1",
+            field("current_tool"),
+            field("tool_started_at"),
+            field("silent_until"),
+            field("phase"),
+            field("tool_declared_timeout_ms"),
+        );
+        let state = self.db.query_row(&sql, [], |r| {
+            let field = |i| text(r, i).ok().flatten();
+            let time = |i| field(i).as_deref().and_then(parse_utc);
+            Ok(ContainerState {
+                current_tool: field(0),
+                tool_started_at: time(1),
+                silent_until: time(2),
+                phase: field(3),
+                tool_declared_timeout_ms: match r.get_ref(9)? {
+                    ValueRef::Integer(ms) => Some(ms),
+                    _ => None,
+                },
+            })
+        });
+        Ok(state.optional()?)
     }
 
     fn has(&self, table: &str) -> bool {

@@ -30,6 +30,7 @@ fn look_at_everything(bytes: &[u8]) -> Result<(), UntrustedError> {
         s.max_seq()?;
         s.message("m7")?;
         s.acks(&["m1".into(), "m59".into()])?;
+        s.container_state()?;
         Ok(())
     })
 }

@@ -1,7 +1,7 @@
 //! What a look finds in files that are in order, or odd only in their rows.
 
 use super::*;
-use crate::row::AckStatus;
+use crate::row::{AckStatus, ContainerState};
 use rusqlite::StatementStatus;
 
 /// The columns of a runner's table, without its promises.
@@ -74,9 +74,34 @@ fn a_file_without_tables_is_empty_and_no_file_is_not_there() {
         if bytes > 0 {
             Connection::open(dir.outbound_db()).unwrap().execute_batch("PRAGMA user_version=1").unwrap();
         }
-        let found = look(&dir, |s| Ok((ids(s)?, s.max_seq()?, s.message("m")?, s.acks(&["m".into()])?)));
-        assert_eq!(found, Ok((vec![], None, None, vec![])));
+        let found =
+            look(&dir, |s| Ok((ids(s)?, s.max_seq()?, s.message("m")?, s.acks(&["m".into()])?, s.container_state()?)));
+        assert_eq!(found, Ok((vec![], None, None, vec![], None)));
     }
+}
+
+#[test]
+fn the_state_of_the_runner_is_read_with_and_without_our_columns() {
+    let state = ContainerState {
+        current_tool: Some("Bash".into()),
+        tool_declared_timeout_ms: Some(1000),
+        tool_started_at: Some(now()),
+        silent_until: Some(now()),
+        phase: Some("turn".into()),
+    };
+    let (_tmp, dir) = session(&[]);
+    assert_eq!(look(&dir, |s| s.container_state()), Ok(None));
+    let mut db = OutboundDb::open(&dir).unwrap();
+    db.write(|tx| tx.set_container_state(&state, now())).unwrap();
+    assert_eq!(look(&dir, |s| s.container_state()), Ok(Some(state.clone())));
+
+    let (_tmp, older) = crafted(
+        "CREATE TABLE container_state (id INTEGER PRIMARY KEY CHECK (id = 1), current_tool TEXT,
+           tool_declared_timeout_ms INTEGER, tool_started_at TEXT, updated_at TEXT NOT NULL);
+         INSERT INTO container_state VALUES (1, 'Bash', 1000, '2026-11-21 12:00:00', '')",
+    );
+    let without = ContainerState { silent_until: None, phase: None, ..state };
+    assert_eq!(look(&older, |s| s.container_state()), Ok(Some(without)));
 }
 
 #[test]
