@@ -28,7 +28,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use jiff::Timestamp;
 
-pub use report::{Account, Fate, Problem, Report};
+pub use report::Report;
 
 use crate::channel::cli;
 use crate::home::{Holder, Home, LockError};

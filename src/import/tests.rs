@@ -109,7 +109,7 @@ fn picture(folder: &Path) -> BTreeMap<PathBuf, (u32, u64)> {
     found
 }
 
-fn account<'a>(report: &'a Report, name: &str) -> &'a super::Account {
+fn account<'a>(report: &'a Report, name: &str) -> &'a super::report::Account {
     report.tables.iter().find(|account| account.name == name).unwrap_or_else(|| panic!("no account of {name}"))
 }
 

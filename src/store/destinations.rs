@@ -1,14 +1,9 @@
 //! Destinations: the names by which an agent knows chats and agents, and its permission to
-//! write to them.
-//!
-//! The table is written by [`Store::grant_destination`] and by the deletion behind every
-//! `revoke_*`, and nowhere else. Whoever calls them projects the change into the live sessions of
-//! the agent; the returned rows say whose.
+//! write to them. Whoever changes them projects the change into the agent's live sessions.
 
 use jiff::Timestamp;
 use nanoclaw_session::row::DestinationType;
 
-use super::table::ToColumn;
 use super::{AgentGroup, Ensured, MessagingGroup, Result, Store, StoreError};
 
 /// Longest local name. characters.
@@ -17,7 +12,6 @@ const MAX_NAME_CHARS: usize = 50;
 const MAX_BASE_CHARS: usize = 40;
 
 table! {
-    /// A row of `agent_destinations`.
     pub struct Destination in "agent_destinations" as "destination", key 2 {
         agent_group_id: String,
         /// `[a-z0-9-]+`, unique for the agent.
@@ -29,12 +23,12 @@ table! {
     }
 }
 
-/// What a destination leads to.
+/// What a destination leads to, by id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Target<'a> {
-    /// A messaging group, by id.
+    /// A messaging group.
     Channel(&'a str),
-    /// An agent group, by id.
+    /// An agent group.
     Agent(&'a str),
 }
 
@@ -84,48 +78,33 @@ impl Store {
         target: Target<'_>,
         now: Timestamp,
     ) -> Result<Ensured<Destination>> {
-        let (target_type, target_id) = target.parts();
-        let wanted = Destination {
-            agent_group_id: agent_group_id.to_owned(),
-            local_name: name.to_owned(),
-            target_type,
-            target_id: target_id.to_owned(),
-            created_at: now,
-        };
         validate_local_name(name)?;
         self.transaction(|| {
             match target {
                 Target::Channel(id) => drop(self.get::<MessagingGroup>(id)?),
                 Target::Agent(id) => drop(self.get::<AgentGroup>(id)?),
             }
-            match self.find_destination(agent_group_id, name)? {
-                Some(existing) if (existing.target_type, existing.target_id.as_str()) == target.parts() => {
-                    Ok(Ensured::Existing(existing))
-                }
-                _ => {
-                    self.insert(&wanted)?;
-                    Ok(Ensured::Created(wanted))
-                }
+            let (target_type, target_id) = target.parts();
+            let there = self.find_destination(agent_group_id, name)?;
+            if let Some(same) = there.filter(|row| (row.target_type, row.target_id.as_str()) == target.parts()) {
+                return Ok(Ensured::Existing(same));
             }
+            let granted = Destination {
+                agent_group_id: agent_group_id.to_owned(),
+                local_name: name.to_owned(),
+                target_type,
+                target_id: target_id.to_owned(),
+                created_at: now,
+            };
+            self.insert(&granted)?;
+            Ok(Ensured::Created(granted))
         })
     }
 
-    /// Takes a destination away and returns it.
-    pub fn revoke_destination(&self, agent_group_id: &str, name: &str) -> Result<Destination> {
-        self.revoke("WHERE agent_group_id = ?1 AND local_name = ?2", &[&agent_group_id, &name])?
-            .pop()
-            .ok_or_else(|| StoreError::not_found::<Destination>(name))
-    }
-
-    /// Takes the agent's destinations to `target` away and returns them.
-    pub fn revoke_destinations_to(&self, agent_group_id: &str, target: Target<'_>) -> Result<Vec<Destination>> {
-        let (kind, id) = target.parts();
-        self.revoke("WHERE agent_group_id = ?1 AND target_type = ?2 AND target_id = ?3", &[&agent_group_id, &kind, &id])
-    }
-
-    /// The only deletion from the table.
-    pub(super) fn revoke(&self, tail: &str, binds: &[&dyn ToColumn]) -> Result<Vec<Destination>> {
-        self.take(tail, binds)
+    /// Takes a destination away.
+    pub fn revoke_destination(&self, agent_group_id: &str, name: &str) -> Result<()> {
+        let tail = "WHERE agent_group_id = ?1 AND local_name = ?2";
+        self.remove::<Destination>(name, tail, &[&agent_group_id, &name])
     }
 
     pub fn find_destination(&self, agent_group_id: &str, name: &str) -> Result<Option<Destination>> {
@@ -153,11 +132,10 @@ impl Store {
     /// nothing of it is left), with `-2`, `-3`, ... when it is taken.
     pub fn free_local_name(&self, agent_group_id: &str, wanted: &str, fallback: &str) -> Result<String> {
         let base = local_name(wanted).or_else(|| local_name(fallback)).unwrap_or_else(|| "chat".to_owned());
-        let mut name = base.clone();
-        let mut suffix = 2;
+        let (mut name, mut suffix) = (base.clone(), 1);
         while self.find_destination(agent_group_id, &name)?.is_some() {
-            name = format!("{base}-{suffix}");
             suffix += 1;
+            name = format!("{base}-{suffix}");
         }
         Ok(name)
     }

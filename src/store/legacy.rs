@@ -13,8 +13,7 @@ use jiff::Timestamp;
 use rusqlite::{Connection, OpenFlags};
 use serde_json::Value;
 
-use super::table::{Fields, Row};
-use super::{EngageMode, IgnoredMessagePolicy, Result, SenderScope, SessionMode, Store, StoreError, Wiring};
+use super::{EngageMode, IgnoredMessagePolicy, Result, Row, SenderScope, SessionMode, Store, StoreError, Wiring};
 
 /// A copy of a foreign `v2.db`.
 #[derive(Debug)]
@@ -27,9 +26,7 @@ pub type LegacyDefault = (&'static str, &'static str);
 
 impl LegacyDb {
     /// Opens the private copy at `path`; what lies beside it (`-wal`, `-journal`) is applied.
-    ///
-    /// # Errors
-    /// It is no database, it is damaged, or it has no agent groups and so is no NanoClaw v2's.
+    /// An error: it is no database, it is damaged, or it has no agent groups and so is no NanoClaw v2's.
     pub fn open(path: &Path) -> Result<LegacyDb> {
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let connection = Connection::open_with_flags(path, flags)?;
@@ -47,16 +44,12 @@ impl LegacyDb {
     }
 
     /// Every table with the number of its rows.
-    ///
-    /// # Errors
-    /// SQLite's.
     pub fn tables(&self) -> Result<BTreeMap<String, u64>> {
-        let mut statement = self.connection.prepare(
-            "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\'",
-        )?;
-        let names = statement.query_map([], |row| row.get(0))?.collect::<rusqlite::Result<Vec<String>>>()?;
+        let names = "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\'";
+        let mut statement = self.connection.prepare(names)?;
         let mut tables = BTreeMap::new();
-        for name in names {
+        for name in statement.query_map([], |row| row.get::<_, String>(0))? {
+            let name = name?;
             let sql = format!("SELECT count(*) FROM \"{}\"", name.replace('"', "\"\""));
             let count: i64 = self.connection.query_row(&sql, [], |row| row.get(0))?;
             tables.insert(name, count.unsigned_abs());
@@ -65,18 +58,12 @@ impl LegacyDb {
     }
 
     /// Whether the table exists and has the column.
-    ///
-    /// # Errors
-    /// SQLite's.
     pub fn has_column(&self, table: &str, column: &str) -> Result<bool> {
         Ok(self.connection.column_exists(None, table, column)?)
     }
 
     /// The rows of a table in the order they were written, each of them or what is wrong with it.
     /// No rows where there is no such table.
-    ///
-    /// # Errors
-    /// SQLite's; the rows' own are inside.
     pub fn rows<T: Row>(&self, defaults: &[LegacyDefault]) -> Result<Vec<Result<T>>> {
         if !self.connection.table_exists(None, T::TABLE)? {
             return Ok(Vec::new());
@@ -85,16 +72,12 @@ impl LegacyDb {
         for column in T::COLUMNS {
             let default = defaults.iter().find(|(name, _)| name == column).map_or("NULL", |(_, value)| value);
             let there = self.has_column(T::TABLE, column)?;
-            wanted.push(if there { format!("coalesce({column}, {default})") } else { default.to_owned() });
+            let value = if there { format!("coalesce({column}, {default})") } else { default.to_owned() };
+            wanted.push(format!("{value} AS {column}"));
         }
         let sql = format!("SELECT {} FROM {} ORDER BY rowid", wanted.join(", "), T::TABLE);
         let mut statement = self.connection.prepare(&sql)?;
-        let mut rows = statement.query([])?;
-        let mut found = Vec::new();
-        while let Some(row) = rows.next()? {
-            found.push(T::read(&mut Fields::of::<T>(row)));
-        }
-        Ok(found)
+        Ok(statement.query_map([], |row| Ok(T::read(row)))?.collect::<rusqlite::Result<_>>()?)
     }
 }
 
