@@ -70,7 +70,7 @@ pub use due::Due;
 pub use error::{Result, StoreError};
 pub use gateway_tokens::GatewayToken;
 pub use host_outbox::{HostMessage, OutboxStatus};
-pub use legacy::{LegacyDb, LegacyDefault, LegacyWiring};
+pub use legacy::LegacyDb;
 pub use members::Member;
 pub use messaging_groups::{MessagingGroup, UnknownSenderPolicy};
 pub use pairing_codes::{PAIRING_VALID_MINUTES, PairingCode, Redeemed};
