@@ -53,7 +53,7 @@ pub use dependents::Dependent;
 pub use destinations::{Destination, Target, local_name};
 pub use error::{Result, StoreError};
 pub use host_outbox::HostMessage;
-pub use legacy::{LegacyDb, LegacyDefault, LegacyWiring};
+pub use legacy::LegacyDb;
 pub use people::{Member, PAIRING_VALID_MINUTES, PairingCode, Redeemed, Role, RoleGrant, User, UserDm};
 pub use records::{Decision, DroppedSender, MAX_DROPPED_CHATS};
 pub use runs::{ContainerRun, EndReason, GatewayToken, RunEnd, StartReason};
