@@ -119,7 +119,7 @@ impl Store {
 
     /// Opens the database for reading only. Nothing is migrated: an older schema is
     /// [`StoreError::OlderSchema`], a missing file [`StoreError::NotFound`].
-    pub fn open_read_only(path: &Path) -> Result<Store> {
+    pub(crate) fn open_read_only(path: &Path) -> Result<Store> {
         let store = Store::connect(path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
         migrate::require_current(&store)?;
         Ok(store)
@@ -168,7 +168,7 @@ impl Store {
     ///
     /// Called inside another transaction it joins that one; an error must then be passed on, so
     /// that the outermost call rolls back.
-    pub fn transaction<T, E: From<StoreError>>(&self, work: impl FnOnce() -> Result<T, E>) -> Result<T, E> {
+    pub(crate) fn transaction<T, E: From<StoreError>>(&self, work: impl FnOnce() -> Result<T, E>) -> Result<T, E> {
         if !self.connection.is_autocommit() {
             return work();
         }
@@ -180,7 +180,7 @@ impl Store {
     }
 
     /// Writes a consistent copy of the database to `target`, which must not exist.
-    pub fn snapshot_to(&self, target: &Path) -> Result<()> {
+    pub(crate) fn snapshot_to(&self, target: &Path) -> Result<()> {
         let target = target.to_str().ok_or_else(|| StoreError::Invalid {
             noun: "snapshot",
             id: target.display().to_string(),
@@ -190,7 +190,7 @@ impl Store {
     }
 
     /// What SQLite's own check finds wrong, references included. Empty: the database is sound.
-    pub fn integrity_problems(&self) -> Result<Vec<String>> {
+    pub(crate) fn integrity_problems(&self) -> Result<Vec<String>> {
         let mut problems: Vec<String> = self.column("PRAGMA integrity_check", &[])?;
         problems.retain(|line| line != "ok");
         let dangling: Vec<String> = self.column("SELECT DISTINCT \"table\" FROM pragma_foreign_key_check", &[])?;

@@ -157,12 +157,12 @@ impl Store {
         self.get(id)
     }
 
-    pub fn find_agent_group_by_folder(&self, folder: &str) -> Result<Option<AgentGroup>> {
+    pub(crate) fn find_agent_group_by_folder(&self, folder: &str) -> Result<Option<AgentGroup>> {
         self.find("WHERE folder = ?1", &[&folder])
     }
 
     /// The group meant by an id, a folder or a name that only one group has.
-    pub fn resolve_agent_group(&self, word: &str) -> Result<AgentGroup> {
+    pub(crate) fn resolve_agent_group(&self, word: &str) -> Result<AgentGroup> {
         for tail in ["WHERE id = ?1", "WHERE folder = ?1", "WHERE name = ?1"] {
             let mut found: Vec<AgentGroup> = self.all(tail, &[&word])?;
             if found.len() > 1 {
@@ -177,11 +177,11 @@ impl Store {
     }
 
     /// All groups, the oldest first.
-    pub fn agent_groups(&self) -> Result<Vec<AgentGroup>> {
+    pub(crate) fn agent_groups(&self) -> Result<Vec<AgentGroup>> {
         self.all("ORDER BY rowid", &[])
     }
 
-    pub fn update_agent_group(&self, group: &AgentGroup) -> Result<()> {
+    pub(crate) fn update_agent_group(&self, group: &AgentGroup) -> Result<()> {
         validate_folder(&group.folder)?;
         self.update(group)
     }

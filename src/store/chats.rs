@@ -128,12 +128,12 @@ impl Wiring {
 }
 
 impl Store {
-    pub fn create_messaging_group(&self, chat: &MessagingGroup) -> Result<()> {
+    pub(crate) fn create_messaging_group(&self, chat: &MessagingGroup) -> Result<()> {
         self.insert(chat)
     }
 
     /// The chat with this channel and platform id, or `chat` itself, added.
-    pub fn ensure_messaging_group(&self, chat: &MessagingGroup) -> Result<Ensured<MessagingGroup>> {
+    pub(crate) fn ensure_messaging_group(&self, chat: &MessagingGroup) -> Result<Ensured<MessagingGroup>> {
         self.transaction(|| match self.find_messaging_group(&chat.channel_type, &chat.platform_id)? {
             Some(existing) => Ok(Ensured::Existing(existing)),
             None => {
@@ -143,7 +143,7 @@ impl Store {
         })
     }
 
-    pub fn messaging_group(&self, id: &str) -> Result<MessagingGroup> {
+    pub(crate) fn messaging_group(&self, id: &str) -> Result<MessagingGroup> {
         self.get(id)
     }
 
@@ -152,17 +152,17 @@ impl Store {
     }
 
     /// All chats, the oldest first.
-    pub fn messaging_groups(&self) -> Result<Vec<MessagingGroup>> {
+    pub(crate) fn messaging_groups(&self) -> Result<Vec<MessagingGroup>> {
         self.all("ORDER BY rowid", &[])
     }
 
-    pub fn update_messaging_group(&self, chat: &MessagingGroup) -> Result<()> {
+    pub(crate) fn update_messaging_group(&self, chat: &MessagingGroup) -> Result<()> {
         self.update(chat)
     }
 
     /// Adds the wiring and, unless the agent has one already, the destination to its chat. The
     /// caller projects a created destination into the agent's sessions.
-    pub fn create_wiring(&self, wiring: &Wiring) -> Result<Ensured<Destination>> {
+    pub(crate) fn create_wiring(&self, wiring: &Wiring) -> Result<Ensured<Destination>> {
         wiring.validate()?;
         self.transaction(|| {
             self.insert(wiring)?;
@@ -178,36 +178,32 @@ impl Store {
         })
     }
 
-    pub fn wiring(&self, id: &str) -> Result<Wiring> {
+    pub(crate) fn wiring(&self, id: &str) -> Result<Wiring> {
         self.get(id)
     }
 
-    pub fn find_wiring(&self, messaging_group_id: &str, agent_group_id: &str) -> Result<Option<Wiring>> {
+    pub(crate) fn find_wiring(&self, messaging_group_id: &str, agent_group_id: &str) -> Result<Option<Wiring>> {
         self.find("WHERE messaging_group_id = ?1 AND agent_group_id = ?2", &[&messaging_group_id, &agent_group_id])
     }
 
     /// All wirings, chat by chat, in the order they are judged.
-    pub fn wirings(&self) -> Result<Vec<Wiring>> {
+    pub(crate) fn wirings(&self) -> Result<Vec<Wiring>> {
         self.all("ORDER BY messaging_group_id, priority DESC, rowid", &[])
     }
 
     /// The wirings of a chat, in the order they are judged.
-    pub fn wirings_of_chat(&self, messaging_group_id: &str) -> Result<Vec<Wiring>> {
+    pub(crate) fn wirings_of_chat(&self, messaging_group_id: &str) -> Result<Vec<Wiring>> {
         self.all("WHERE messaging_group_id = ?1 ORDER BY priority DESC, rowid", &[&messaging_group_id])
     }
 
-    pub fn wirings_of_group(&self, agent_group_id: &str) -> Result<Vec<Wiring>> {
-        self.all("WHERE agent_group_id = ?1 ORDER BY rowid", &[&agent_group_id])
-    }
-
-    pub fn update_wiring(&self, wiring: &Wiring) -> Result<()> {
+    pub(crate) fn update_wiring(&self, wiring: &Wiring) -> Result<()> {
         wiring.validate()?;
         self.update(wiring)
     }
 
     /// Removes the wiring, and with it the agent's destinations to that chat: who no longer
     /// hears it does not write there either.
-    pub fn delete_wiring(&self, id: &str) -> Result<()> {
+    pub(crate) fn delete_wiring(&self, id: &str) -> Result<()> {
         self.transaction(|| {
             let wiring = self.wiring(id)?;
             self.remove::<Wiring>(id, "WHERE id = ?1", &[&id])?;

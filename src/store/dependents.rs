@@ -52,31 +52,31 @@ const OF_USER: &Dependencies = &[
 ];
 
 impl Store {
-    pub fn dependents_of_group(&self, id: &str) -> Result<Vec<Dependent>> {
+    pub(crate) fn dependents_of_group(&self, id: &str) -> Result<Vec<Dependent>> {
         self.dependents(id, OF_GROUP)
     }
 
-    pub fn dependents_of_chat(&self, id: &str) -> Result<Vec<Dependent>> {
+    pub(crate) fn dependents_of_chat(&self, id: &str) -> Result<Vec<Dependent>> {
         self.dependents(id, OF_CHAT)
     }
 
-    pub fn dependents_of_user(&self, id: &str) -> Result<Vec<Dependent>> {
+    pub(crate) fn dependents_of_user(&self, id: &str) -> Result<Vec<Dependent>> {
         self.dependents(id, OF_USER)
     }
 
     /// Deletes a group with all that depends on it, destinations of other agents too. Folders and
     /// containers are the caller's.
-    pub fn delete_agent_group_cascade(&self, id: &str) -> Result<()> {
+    pub(crate) fn delete_agent_group_cascade(&self, id: &str) -> Result<()> {
         self.delete_cascade::<AgentGroup>(id, OF_GROUP)
     }
 
     /// Deletes a chat with all that depends on it, as [`Store::delete_agent_group_cascade`] does.
-    pub fn delete_messaging_group_cascade(&self, id: &str) -> Result<()> {
+    pub(crate) fn delete_messaging_group_cascade(&self, id: &str) -> Result<()> {
         self.delete_cascade::<MessagingGroup>(id, OF_CHAT)
     }
 
     /// Deletes a user with roles, memberships and direct chats.
-    pub fn delete_user_cascade(&self, id: &str) -> Result<()> {
+    pub(crate) fn delete_user_cascade(&self, id: &str) -> Result<()> {
         self.delete_cascade::<User>(id, OF_USER)
     }
 

@@ -71,7 +71,7 @@ fn validate_local_name(name: &str) -> Result<()> {
 impl Store {
     /// Gives the agent a destination under exactly this name. The same grant again changes
     /// nothing; a name that leads elsewhere is a [`StoreError::Conflict`].
-    pub fn grant_destination(
+    pub(crate) fn grant_destination(
         &self,
         agent_group_id: &str,
         name: &str,
@@ -102,17 +102,17 @@ impl Store {
     }
 
     /// Takes a destination away.
-    pub fn revoke_destination(&self, agent_group_id: &str, name: &str) -> Result<()> {
+    pub(crate) fn revoke_destination(&self, agent_group_id: &str, name: &str) -> Result<()> {
         let tail = "WHERE agent_group_id = ?1 AND local_name = ?2";
         self.remove::<Destination>(name, tail, &[&agent_group_id, &name])
     }
 
-    pub fn find_destination(&self, agent_group_id: &str, name: &str) -> Result<Option<Destination>> {
+    pub(crate) fn find_destination(&self, agent_group_id: &str, name: &str) -> Result<Option<Destination>> {
         self.find("WHERE agent_group_id = ?1 AND local_name = ?2", &[&agent_group_id, &name])
     }
 
     /// Whether, and under which name, the agent may write to `target`.
-    pub fn find_destination_to(&self, agent_group_id: &str, target: Target<'_>) -> Result<Option<Destination>> {
+    pub(crate) fn find_destination_to(&self, agent_group_id: &str, target: Target<'_>) -> Result<Option<Destination>> {
         let (kind, id) = target.parts();
         self.find(
             "WHERE agent_group_id = ?1 AND target_type = ?2 AND target_id = ?3 ORDER BY rowid",
@@ -120,17 +120,17 @@ impl Store {
         )
     }
 
-    pub fn destinations(&self) -> Result<Vec<Destination>> {
+    pub(crate) fn destinations(&self) -> Result<Vec<Destination>> {
         self.all("ORDER BY agent_group_id, local_name", &[])
     }
 
-    pub fn destinations_of(&self, agent_group_id: &str) -> Result<Vec<Destination>> {
+    pub(crate) fn destinations_of(&self, agent_group_id: &str) -> Result<Vec<Destination>> {
         self.all("WHERE agent_group_id = ?1 ORDER BY local_name", &[&agent_group_id])
     }
 
     /// A name for a new destination of the agent: `wanted` normalised (or `fallback`, where
     /// nothing of it is left), with `-2`, `-3`, ... when it is taken.
-    pub fn free_local_name(&self, agent_group_id: &str, wanted: &str, fallback: &str) -> Result<String> {
+    pub(crate) fn free_local_name(&self, agent_group_id: &str, wanted: &str, fallback: &str) -> Result<String> {
         let base = local_name(wanted).or_else(|| local_name(fallback)).unwrap_or_else(|| "chat".to_owned());
         let (mut name, mut suffix) = (base.clone(), 1);
         while self.find_destination(agent_group_id, &name)?.is_some() {

@@ -66,47 +66,47 @@ impl HostMessage {
 
 impl Store {
     /// Adds a message, unless one with its `dedup_key` was taken before.
-    pub fn enqueue_host_message(&self, message: &HostMessage) -> Result<Inserted> {
+    pub(crate) fn enqueue_host_message(&self, message: &HostMessage) -> Result<Inserted> {
         match message.dedup_key {
             Some(_) => self.insert_absent(message),
             None => self.insert(message).map(|()| Inserted::New),
         }
     }
 
-    pub fn find_host_message(&self, id: &str) -> Result<Option<HostMessage>> {
+    pub(crate) fn find_host_message(&self, id: &str) -> Result<Option<HostMessage>> {
         self.find("WHERE id = ?1", &[&id])
     }
 
     /// What was said under this key, as long as the key is not released.
-    pub fn find_host_message_by_key(&self, dedup_key: &str) -> Result<Option<HostMessage>> {
+    pub(crate) fn find_host_message_by_key(&self, dedup_key: &str) -> Result<Option<HostMessage>> {
         self.find("WHERE dedup_key = ?1", &[&dedup_key])
     }
 
     /// The pending messages, due or not, in the order they were added.
-    pub fn pending_host_messages(&self, limit: u32) -> Result<Vec<HostMessage>> {
+    pub(crate) fn pending_host_messages(&self, limit: u32) -> Result<Vec<HostMessage>> {
         self.all("WHERE status = ?1 ORDER BY seq LIMIT ?2", &[&OutboxStatus::Pending, &limit])
     }
 
-    pub fn mark_host_delivered(&self, id: &str, platform_message_id: Option<&str>) -> Result<()> {
+    pub(crate) fn mark_host_delivered(&self, id: &str, platform_message_id: Option<&str>) -> Result<()> {
         let sets = "status = ?2, platform_message_id = ?3, attempts = attempts + 1,
             next_attempt_at = NULL, last_error = NULL";
         self.set::<HostMessage>(id, sets, &[&OutboxStatus::Delivered, &platform_message_id])
     }
 
     /// Gives the message up.
-    pub fn mark_host_failed(&self, id: &str, error: &str) -> Result<()> {
+    pub(crate) fn mark_host_failed(&self, id: &str, error: &str) -> Result<()> {
         let sets = "status = ?2, last_error = ?3, attempts = attempts + 1, next_attempt_at = NULL";
         self.set::<HostMessage>(id, sets, &[&OutboxStatus::Failed, &error])
     }
 
     /// Counts a failed attempt; the message is due again at `next_attempt_at`.
-    pub fn retry_host_message(&self, id: &str, next_attempt_at: Timestamp, error: &str) -> Result<()> {
+    pub(crate) fn retry_host_message(&self, id: &str, next_attempt_at: Timestamp, error: &str) -> Result<()> {
         let sets = "attempts = attempts + 1, next_attempt_at = ?2, last_error = ?3";
         self.set::<HostMessage>(id, sets, &[&next_attempt_at, &error])
     }
 
     /// Lets a notice be said again: what it was about is over.
-    pub fn release_dedup_key(&self, dedup_key: &str) -> Result<()> {
+    pub(crate) fn release_dedup_key(&self, dedup_key: &str) -> Result<()> {
         self.execute("UPDATE host_outbox SET dedup_key = NULL WHERE dedup_key = ?1", &[&dedup_key]).map(drop)
     }
 

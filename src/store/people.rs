@@ -91,13 +91,13 @@ impl User {
 }
 
 impl Store {
-    pub fn create_user(&self, user: &User) -> Result<()> {
+    pub(crate) fn create_user(&self, user: &User) -> Result<()> {
         user.validate()?;
         self.insert(user)
     }
 
     /// The user as stored, or `user` itself, added. A display name given now replaces the old one.
-    pub fn ensure_user(&self, user: &User) -> Result<Ensured<User>> {
+    pub(crate) fn ensure_user(&self, user: &User) -> Result<Ensured<User>> {
         user.validate()?;
         self.transaction(|| {
             if self.insert_absent(user)? == Inserted::New {
@@ -112,60 +112,60 @@ impl Store {
         })
     }
 
-    pub fn user(&self, id: &str) -> Result<User> {
+    pub(crate) fn user(&self, id: &str) -> Result<User> {
         self.get(id)
     }
 
-    pub fn find_user(&self, id: &str) -> Result<Option<User>> {
+    pub(crate) fn find_user(&self, id: &str) -> Result<Option<User>> {
         self.find("WHERE id = ?1", &[&id])
     }
 
     /// All users, the oldest first.
-    pub fn users(&self) -> Result<Vec<User>> {
+    pub(crate) fn users(&self) -> Result<Vec<User>> {
         self.all("ORDER BY rowid", &[])
     }
 
-    pub fn update_user(&self, user: &User) -> Result<()> {
+    pub(crate) fn update_user(&self, user: &User) -> Result<()> {
         self.update(user)
     }
 
     /// Gives a role; one that the user has stays as it is.
-    pub fn grant_role(&self, grant: &RoleGrant) -> Result<Inserted> {
+    pub(crate) fn grant_role(&self, grant: &RoleGrant) -> Result<Inserted> {
         if grant.role == Role::Owner && grant.agent_group_id.is_some() {
             return Err(StoreError::invalid::<RoleGrant>(&grant.user_id, "an owner is global: no agent group"));
         }
         self.insert_absent(grant)
     }
 
-    pub fn revoke_role(&self, user_id: &str, role: Role, agent_group_id: Option<&str>) -> Result<()> {
+    pub(crate) fn revoke_role(&self, user_id: &str, role: Role, agent_group_id: Option<&str>) -> Result<()> {
         let tail = "WHERE user_id = ?1 AND role = ?2 AND agent_group_id IS ?3";
         self.remove::<RoleGrant>(&format!("{user_id}/{role}"), tail, &[&user_id, &role, &agent_group_id])
     }
 
-    pub fn roles(&self) -> Result<Vec<RoleGrant>> {
+    pub(crate) fn roles(&self) -> Result<Vec<RoleGrant>> {
         self.all("ORDER BY rowid", &[])
     }
 
-    pub fn roles_of_user(&self, user_id: &str) -> Result<Vec<RoleGrant>> {
+    pub(crate) fn roles_of_user(&self, user_id: &str) -> Result<Vec<RoleGrant>> {
         self.all("WHERE user_id = ?1 ORDER BY rowid", &[&user_id])
     }
 
     /// The owners, the first one first. Empty: nobody has claimed the install.
-    pub fn owners(&self) -> Result<Vec<RoleGrant>> {
+    pub(crate) fn owners(&self) -> Result<Vec<RoleGrant>> {
         self.all("WHERE role = ?1 ORDER BY rowid", &[&Role::Owner])
     }
 
-    pub fn add_member(&self, member: &Member) -> Result<Inserted> {
+    pub(crate) fn add_member(&self, member: &Member) -> Result<Inserted> {
         self.insert_absent(member)
     }
 
-    pub fn remove_member(&self, user_id: &str, agent_group_id: &str) -> Result<()> {
+    pub(crate) fn remove_member(&self, user_id: &str, agent_group_id: &str) -> Result<()> {
         let tail = "WHERE user_id = ?1 AND agent_group_id = ?2";
         self.remove::<Member>(&format!("{user_id}/{agent_group_id}"), tail, &[&user_id, &agent_group_id])
     }
 
     /// Whether the group knows the user, by a row or by a role over the group.
-    pub fn is_member(&self, user_id: &str, agent_group_id: &str) -> Result<bool> {
+    pub(crate) fn is_member(&self, user_id: &str, agent_group_id: &str) -> Result<bool> {
         let found: Vec<i64> = self.column(
             "SELECT 1 FROM agent_group_members WHERE user_id = ?1 AND agent_group_id = ?2
              UNION SELECT 1 FROM user_roles
@@ -175,24 +175,24 @@ impl Store {
         Ok(!found.is_empty())
     }
 
-    pub fn members(&self) -> Result<Vec<Member>> {
+    pub(crate) fn members(&self) -> Result<Vec<Member>> {
         self.all("ORDER BY agent_group_id, rowid", &[])
     }
 
-    pub fn members_of(&self, agent_group_id: &str) -> Result<Vec<Member>> {
+    pub(crate) fn members_of(&self, agent_group_id: &str) -> Result<Vec<Member>> {
         self.all("WHERE agent_group_id = ?1 ORDER BY rowid", &[&agent_group_id])
     }
 
-    pub fn put_user_dm(&self, dm: &UserDm) -> Result<()> {
+    pub(crate) fn put_user_dm(&self, dm: &UserDm) -> Result<()> {
         self.put(dm)
     }
 
-    pub fn find_user_dm(&self, user_id: &str, channel_type: &str) -> Result<Option<UserDm>> {
+    pub(crate) fn find_user_dm(&self, user_id: &str, channel_type: &str) -> Result<Option<UserDm>> {
         self.find("WHERE user_id = ?1 AND channel_type = ?2", &[&user_id, &channel_type])
     }
 
     /// Opens a pairing code and forgets every earlier one.
-    pub fn create_pairing_code(&self, code: &str, now: Timestamp) -> Result<PairingCode> {
+    pub(crate) fn create_pairing_code(&self, code: &str, now: Timestamp) -> Result<PairingCode> {
         let expires_at = now + SignedDuration::from_mins(PAIRING_VALID_MINUTES);
         let row = PairingCode { code: code.to_owned(), created_at: now, expires_at, used_by: None, used_at: None };
         self.transaction(|| {
@@ -203,7 +203,7 @@ impl Store {
     }
 
     /// Uses a pairing code up.
-    pub fn redeem_pairing_code(&self, code: &str, user_id: &str, now: Timestamp) -> Result<Redeemed> {
+    pub(crate) fn redeem_pairing_code(&self, code: &str, user_id: &str, now: Timestamp) -> Result<Redeemed> {
         self.transaction(|| {
             let Some(row) = self.find::<PairingCode>("WHERE code = ?1", &[&code])? else {
                 return Ok(Redeemed::Invalid);

@@ -56,18 +56,18 @@ table! {
 }
 
 impl Store {
-    pub fn cursor(&self, channel_account: &str) -> Result<Option<String>> {
+    pub(crate) fn cursor(&self, channel_account: &str) -> Result<Option<String>> {
         let row: Option<Cursor> = self.find("WHERE channel_account = ?1", &[&channel_account])?;
         Ok(row.map(|row| row.cursor))
     }
 
-    pub fn set_cursor(&self, channel_account: &str, cursor: &str, now: Timestamp) -> Result<()> {
+    pub(crate) fn set_cursor(&self, channel_account: &str, cursor: &str, now: Timestamp) -> Result<()> {
         self.put(&Cursor { channel_account: channel_account.to_owned(), cursor: cursor.to_owned(), updated_at: now })
     }
 
     /// Counts a dropped message: a first row as given, later the newest sender and reason with
     /// `message_count` added. The chats heard of longest ago make room.
-    pub fn record_dropped(&self, dropped: &DroppedSender) -> Result<()> {
+    pub(crate) fn record_dropped(&self, dropped: &DroppedSender) -> Result<()> {
         self.transaction(|| {
             self.insert_or(
                 dropped,
@@ -87,18 +87,18 @@ impl Store {
     }
 
     /// The chats heard of last, the latest first.
-    pub fn dropped_senders(&self, limit: u32) -> Result<Vec<DroppedSender>> {
+    pub(crate) fn dropped_senders(&self, limit: u32) -> Result<Vec<DroppedSender>> {
         self.all(&newest(), &[&limit])
     }
 
     /// Forgets a chat, once it is wired.
-    pub fn forget_dropped(&self, channel_type: &str, platform_id: &str) -> Result<()> {
+    pub(crate) fn forget_dropped(&self, channel_type: &str, platform_id: &str) -> Result<()> {
         let tail = "WHERE channel_type = ?1 AND platform_id = ?2";
         self.delete::<DroppedSender>(tail, &[&channel_type, &platform_id]).map(drop)
     }
 
     /// Records several decisions in one commit; the oldest ones make room.
-    pub fn record_decisions(&self, decisions: &[Decision]) -> Result<()> {
+    pub(crate) fn record_decisions(&self, decisions: &[Decision]) -> Result<()> {
         if decisions.is_empty() {
             return Ok(());
         }
@@ -110,7 +110,7 @@ impl Store {
     }
 
     /// What was decided about a message, in order.
-    pub fn decisions_about(&self, message_id: &str) -> Result<Vec<Decision>> {
+    pub(crate) fn decisions_about(&self, message_id: &str) -> Result<Vec<Decision>> {
         self.all("WHERE message_id = ?1 ORDER BY seq", &[&message_id])
     }
 }

@@ -91,17 +91,17 @@ table! {
 
 impl Store {
     /// Records a start, before the container exists.
-    pub fn begin_container_run(&self, run: &ContainerRun) -> Result<()> {
+    pub(crate) fn begin_container_run(&self, run: &ContainerRun) -> Result<()> {
         self.insert(run)
     }
 
-    pub fn set_run_container_id(&self, id: &str, container_id: &str) -> Result<()> {
+    pub(crate) fn set_run_container_id(&self, id: &str, container_id: &str) -> Result<()> {
         self.set::<ContainerRun>(id, "container_id = ?2", &[&container_id])
     }
 
     /// Records the end of a run, once: an end that is recorded stays. The container's gateway
     /// token goes with it.
-    pub fn end_container_run(&self, id: &str, end: &RunEnd) -> Result<()> {
+    pub(crate) fn end_container_run(&self, id: &str, end: &RunEnd) -> Result<()> {
         self.transaction(|| {
             let run: ContainerRun = self.get(id)?;
             if run.ended_at.is_none() {
@@ -120,7 +120,7 @@ impl Store {
     }
 
     /// The runs without a recorded end.
-    pub fn open_container_runs(&self) -> Result<Vec<ContainerRun>> {
+    pub(crate) fn open_container_runs(&self) -> Result<Vec<ContainerRun>> {
         self.all("WHERE ended_at IS NULL ORDER BY rowid", &[])
     }
 
@@ -129,15 +129,15 @@ impl Store {
         self.all("WHERE session_id = ?1 ORDER BY rowid DESC LIMIT ?2", &[&session_id, &limit])
     }
 
-    pub fn create_gateway_token(&self, token: &GatewayToken) -> Result<()> {
+    pub(crate) fn create_gateway_token(&self, token: &GatewayToken) -> Result<()> {
         self.insert(token)
     }
 
-    pub fn find_gateway_token(&self, token: &str) -> Result<Option<GatewayToken>> {
+    pub(crate) fn find_gateway_token(&self, token: &str) -> Result<Option<GatewayToken>> {
         self.find("WHERE token = ?1", &[&token])
     }
 
-    pub fn delete_gateway_tokens(&self, container_name: &str) -> Result<()> {
+    pub(crate) fn delete_gateway_tokens(&self, container_name: &str) -> Result<()> {
         self.delete::<GatewayToken>("WHERE container_name = ?1", &[&container_name]).map(drop)
     }
 }

@@ -91,7 +91,7 @@ impl Store {
     }
 
     /// The active session with exactly this group, chat and thread.
-    pub fn find_session(
+    pub(crate) fn find_session(
         &self,
         agent_group_id: &str,
         messaging_group_id: Option<&str>,
@@ -105,7 +105,7 @@ impl Store {
     }
 
     /// All sessions, closed ones too, the oldest first.
-    pub fn sessions(&self) -> Result<Vec<Session>> {
+    pub(crate) fn sessions(&self) -> Result<Vec<Session>> {
         self.all("ORDER BY rowid", &[])
     }
 
@@ -113,36 +113,36 @@ impl Store {
         self.all("WHERE status = ?1 ORDER BY rowid", &[&SessionStatus::Active])
     }
 
-    pub fn active_sessions_of(&self, agent_group_id: &str) -> Result<Vec<Session>> {
+    pub(crate) fn active_sessions_of(&self, agent_group_id: &str) -> Result<Vec<Session>> {
         self.all("WHERE agent_group_id = ?1 AND status = ?2 ORDER BY rowid", &[&agent_group_id, &SessionStatus::Active])
     }
 
     /// Remembers an inbound write.
-    pub fn touch_session(&self, id: &str, now: Timestamp) -> Result<()> {
+    pub(crate) fn touch_session(&self, id: &str, now: Timestamp) -> Result<()> {
         self.set::<Session>(id, "last_active = ?2", &[&now])
     }
 
-    pub fn set_container_status(&self, id: &str, status: ContainerStatus) -> Result<()> {
+    pub(crate) fn set_container_status(&self, id: &str, status: ContainerStatus) -> Result<()> {
         self.set::<Session>(id, "container_status = ?2", &[&status])
     }
 
-    pub fn set_session_status(&self, id: &str, status: SessionStatus) -> Result<()> {
+    pub(crate) fn set_session_status(&self, id: &str, status: SessionStatus) -> Result<()> {
         self.set::<Session>(id, "status = ?2", &[&status])
     }
 
     /// `None`: the provider of the group again.
-    pub fn set_session_provider(&self, id: &str, provider: Option<&str>) -> Result<()> {
+    pub(crate) fn set_session_provider(&self, id: &str, provider: Option<&str>) -> Result<()> {
         self.set::<Session>(id, "agent_provider = ?2", &[&provider])
     }
 
     /// Deletes the session and what the host remembers about it, except its usage. The folder,
     /// and a container that still runs, are the caller's.
-    pub fn delete_session(&self, id: &str) -> Result<()> {
+    pub(crate) fn delete_session(&self, id: &str) -> Result<()> {
         self.remove::<Session>(id, "WHERE id = ?1", &[&id])
     }
 
     /// Sets, or with `None` clears, the time the session is next due.
-    pub fn set_due(&self, session_id: &str, next_due_at: Option<Timestamp>) -> Result<()> {
+    pub(crate) fn set_due(&self, session_id: &str, next_due_at: Option<Timestamp>) -> Result<()> {
         match next_due_at {
             Some(next_due_at) => self.put(&Due { session_id: session_id.to_owned(), next_due_at }),
             None => self.delete::<Due>("WHERE session_id = ?1", &[&session_id]).map(drop),
@@ -150,17 +150,17 @@ impl Store {
     }
 
     /// The sessions that are due at `now`, the longest waiting first.
-    pub fn due_sessions(&self, now: Timestamp, limit: u32) -> Result<Vec<Due>> {
+    pub(crate) fn due_sessions(&self, now: Timestamp, limit: u32) -> Result<Vec<Due>> {
         let at = comparable("next_due_at");
         self.all(&format!("WHERE {at} <= {} ORDER BY {at} LIMIT ?2", comparable("?1")), &[&now, &limit])
     }
 
     /// The session that is due next, now or later.
-    pub fn next_due(&self) -> Result<Option<Due>> {
+    pub(crate) fn next_due(&self) -> Result<Option<Due>> {
         self.find(&format!("ORDER BY {} LIMIT 1", comparable("next_due_at")), &[])
     }
 
-    pub fn find_due(&self, session_id: &str) -> Result<Option<Due>> {
+    pub(crate) fn find_due(&self, session_id: &str) -> Result<Option<Due>> {
         self.find("WHERE session_id = ?1", &[&session_id])
     }
 }
