@@ -1,7 +1,7 @@
 //! The central database, `<home>/data/v2.db`: who may talk to whom, and what the host must remember.
 //!
-//! Owns every line of SQL on that file: a file per entity, each a typed row and the operations
-//! the entity needs. A thread that needs the database opens its own [`Store`]; the type holds
+//! Owns every line of SQL on that file: a file per topic, with typed rows and the operations they
+//! need. A thread that needs the database opens its own [`Store`]; the type holds
 //! one connection and no lock, so it is `Send` but not `Sync`.
 //!
 //! Invariants

@@ -59,15 +59,6 @@ pub fn local_name(wanted: &str) -> Option<String> {
     (!name.is_empty()).then(|| name.to_owned())
 }
 
-fn validate_local_name(name: &str) -> Result<()> {
-    let legal = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
-    if name.is_empty() || name.len() > MAX_NAME_CHARS || !name.chars().all(legal) {
-        let problem = "a name is 1 to 50 of a-z, 0-9 and -";
-        return Err(StoreError::invalid::<Destination>(name, problem));
-    }
-    Ok(())
-}
-
 impl Store {
     /// Gives the agent a destination under exactly this name. The same grant again changes
     /// nothing; a name that leads elsewhere is a [`StoreError::Conflict`].
@@ -78,7 +69,10 @@ impl Store {
         target: Target<'_>,
         now: Timestamp,
     ) -> Result<Ensured<Destination>> {
-        validate_local_name(name)?;
+        let legal = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+        if name.is_empty() || name.len() > MAX_NAME_CHARS || !name.chars().all(legal) {
+            return Err(StoreError::invalid::<Destination>(name, "a name is 1 to 50 of a-z, 0-9 and -"));
+        }
         self.transaction(|| {
             match target {
                 Target::Channel(id) => drop(self.get::<MessagingGroup>(id)?),
