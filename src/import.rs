@@ -22,18 +22,19 @@ mod tree;
 
 use std::fs::{self, DirBuilder, File};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use anyhow::{Context, Result, bail};
 use jiff::Timestamp;
 
-pub use report::{Account, Fate, Problem, Report};
+pub use report::Report;
 
 use crate::channel::cli;
-use crate::home::{Holder, Home, LockError};
+use crate::home::Home;
 use crate::setup::MAIN;
-use crate::store::{CliScope, ContainerConfig, LegacyDb, Store, StoreError};
+use crate::store::{AgentGroup, CliScope, ContainerConfig, LegacyDb, Store, StoreError};
 use folders::{Plan, Stage};
 
 /// Whether anything is changed.
@@ -43,8 +44,8 @@ pub enum Mode {
     Real,
 }
 
-/// Files beside a database that belong to it.
-const COMPANIONS: [&str; 2] = ["-wal", "-journal"];
+/// Endings of a database's files, its own first.
+const DATABASE_FILES: [&str; 3] = ["", "-wal", "-journal"];
 
 /// Imports the install at `dir` into `home`. While the report has refused rows nothing was
 /// imported, whatever the mode.
@@ -53,37 +54,23 @@ const COMPANIONS: [&str; 2] = ["-wal", "-journal"];
 /// There is no install at `dir`, either install runs, or a database or a file failed: nothing was
 /// imported.
 pub fn import(home: &Home, dir: &Path, mode: Mode, now: Timestamp) -> Result<Report> {
-    let old = OldInstall::find(home, dir)?;
-    if mode == Mode::Real {
-        if let Some(Holder { pid }) = home.holder()? {
-            return Err(LockError::Held { pid }.into());
-        }
-    }
-    let scratch = Scratch::create()?;
-    let stamps = old.stamps()?;
-    let source = old.copy_database(&scratch)?;
-    let (mut report, plan) = rehearse(home, &old, &source, &scratch, now)?;
+    let scratch = Scratch::create(&std::env::temp_dir())?;
+    let old = OldInstall::open(home, dir, &scratch)?;
+    let (mut report, plan) = rehearse(home, &old, &scratch, now)?;
     report.dry_run = mode == Mode::DryRun;
-    if mode == Mode::DryRun || report.refused() > 0 {
-        return Ok(report);
+    if mode == Mode::Real && report.refused() == 0 {
+        let fresh = !home.root().exists();
+        let done = settle(home, &old, &plan, now);
+        if done.is_err() && fresh {
+            fs::remove_dir_all(home.root()).with_context(|| format!("cannot remove {}", home.root().display()))?;
+        }
+        report.notes.extend(done?);
     }
-    let fresh = !home.root().exists();
-    let done = settle(home, &old, &stamps, &source, &plan, now);
-    if done.is_err() && fresh {
-        fs::remove_dir_all(home.root()).with_context(|| format!("cannot remove {}", home.root().display()))?;
-    }
-    report.notes.extend(done?);
     Ok(report)
 }
 
 /// Does all but the folders, on a copy of the home's database.
-fn rehearse(
-    home: &Home,
-    old: &OldInstall,
-    source: &LegacyDb,
-    scratch: &Scratch,
-    now: Timestamp,
-) -> Result<(Report, Plan)> {
+fn rehearse(home: &Home, old: &OldInstall, scratch: &Scratch, now: Timestamp) -> Result<(Report, Plan)> {
     let copy = scratch.path.join("home.db");
     // First for reading, so that an older schema is not migrated by a look. That connection is closed
     // before the other one: only a writer takes its WAL away when it closes.
@@ -92,50 +79,22 @@ fn rehearse(
         Ok(()) => Store::open_existing(&home.store(), now)?.snapshot_to(&copy)?,
         Err(error) => return Err(error).with_context(|| format!("cannot open {}", home.store().display())),
     }
-    let store = Store::open(&copy, now)?;
-    let mut report = Report::default();
-    let taken = store.transaction(|| -> Result<rows::Taken> {
-        if let Some(note) = make_room(&store, home, source)? {
-            report.notes.push(note);
-        }
-        Ok(rows::take(source, &store, now)?)
-    })?;
-    let plan = folders::plan(home, &old.root, &taken)?;
-    report.tables = taken.tables;
-    report.notes.extend(taken.notes);
-    plan.report(&mut report);
-    if old.root.join(".env").exists() {
-        report.notes.push(format!(
-            "settings are not taken over: copy what you need from {} to {}",
-            old.root.join(".env").display(),
-            home.env_file().display()
-        ));
-    }
-    Ok((report, plan))
+    take_over(&Store::open(&copy, now)?, home, old, now, |_| Ok(()))
 }
 
 /// Does it. Returns notes about what was copied.
-fn settle(
-    home: &Home,
-    old: &OldInstall,
-    stamps: &[Option<Stamp>],
-    source: &LegacyDb,
-    plan: &Plan,
-    now: Timestamp,
-) -> Result<Vec<String>> {
+fn settle(home: &Home, old: &OldInstall, plan: &Plan, now: Timestamp) -> Result<Vec<String>> {
     home.create()?;
     let _lock = home.lock()?;
     let mut stage = Stage::create(home)?;
-    let notes = stage.fill(plan)?;
-    if old.stamps()? != stamps {
-        bail!("{} changed meanwhile: stop the old install first", old.database().display());
+    let notes = stage.fill(&old.root, plan)?;
+    if stamps(&old.root)? != old.stamps {
+        bail!("{} changed meanwhile: stop the old install first", old.root.display());
     }
     let store = Store::open(&home.store(), now).with_context(|| format!("cannot open {}", home.store().display()))?;
-    store.transaction(|| -> Result<()> {
-        make_room(&store, home, source)?;
-        let taken = rows::take(source, &store, now)?;
-        if let Some(account) = taken.tables.iter().find(|account| account.refused > 0) {
-            bail!("the home changed meanwhile ({}): try again", account.name);
+    take_over(&store, home, old, now, |report| {
+        if report.refused() > 0 {
+            bail!("the home changed meanwhile: try again");
         }
         stage.move_in(plan)
     })?;
@@ -143,35 +102,52 @@ fn settle(
     Ok(notes)
 }
 
+/// Takes the rows and plans the folders, in one transaction that `then` ends.
+fn take_over(
+    store: &Store,
+    home: &Home,
+    old: &OldInstall,
+    now: Timestamp,
+    then: impl FnOnce(&Report) -> Result<()>,
+) -> Result<(Report, Plan)> {
+    store.transaction(|| {
+        let room = make_room(store, home, &old.database)?;
+        let mut taken = rows::take(&old.database, store, now)?;
+        let plan = folders::plan(home, &old.root, &mut taken)?;
+        let mut report = taken.report;
+        report.notes.extend(room);
+        let settings = old.root.join(".env");
+        if settings.exists() {
+            let (from, to) = (settings.display(), home.env_file());
+            report.notes.push(format!("settings stay behind: copy what you need from {from} to {}", to.display()));
+        }
+        then(&report)?;
+        Ok((report, plan))
+    })
+}
+
 /// Removes the default agent group of a home that was set up and never used, and the terminal's
 /// chat with it. Says so.
 fn make_room(store: &Store, home: &Home, source: &LegacyDb) -> Result<Option<String>> {
-    if source.tables()?.get("agent_groups").is_none_or(|count| *count == 0) {
-        return Ok(None);
-    }
     let groups = store.agent_groups()?;
     let [main] = groups.as_slice() else { return Ok(None) };
     let mut untouched = ContainerConfig::new(MAIN, main.created_at);
     untouched.cli_scope = CliScope::Global;
-    let mut chats = Vec::new();
-    for wiring in store.wirings_of_group(&main.id)? {
-        chats.push(store.messaging_group(&wiring.messaging_group_id)?);
-    }
+    let chats = store.messaging_groups()?;
+    let terminals: Vec<_> = chats.iter().filter(|chat| chat.channel_type == cli::CHANNEL).collect();
     let used = main.id != MAIN
         || store.container_config(MAIN)? != untouched
         || !store.sessions()?.is_empty()
         || !store.members_of(MAIN)?.is_empty()
-        || chats.iter().any(|chat| chat.channel_type != cli::CHANNEL)
+        || store.wirings()?.iter().any(|wiring| terminals.iter().all(|chat| chat.id != wiring.messaging_group_id))
         || !folders::is_free(&home.group(&main.folder))?
         || home.instructions().join(format!("{}.md", main.folder)).exists();
-    if used {
+    if used || source.rows::<AgentGroup>()?.is_empty() {
         return Ok(None);
     }
     store.delete_agent_group_cascade(MAIN)?;
-    for chat in chats {
-        if store.wirings_of_chat(&chat.id)?.is_empty() {
-            store.delete_messaging_group_cascade(&chat.id)?;
-        }
+    for chat in terminals {
+        store.delete_messaging_group_cascade(&chat.id)?;
     }
     Ok(Some(format!("the unused agent group `{MAIN}` of this home makes room")))
 }
@@ -180,67 +156,62 @@ fn make_room(store: &Store, home: &Home, source: &LegacyDb) -> Result<Option<Str
 #[derive(Debug)]
 struct OldInstall {
     root: PathBuf,
+    /// A copy.
+    database: LegacyDb,
+    /// As they were when it was made.
+    stamps: Vec<Option<Stamp>>,
 }
 
-/// What tells whether a file was written: size, seconds and nanoseconds of its time.
-type Stamp = (u64, i64, i64);
+/// What tells whether a file was written: its size and time.
+type Stamp = (u64, SystemTime);
 
 impl OldInstall {
-    fn find(home: &Home, dir: &Path) -> Result<OldInstall> {
+    /// Copies the database of the install at `dir` with what lies beside it, since SQLite would write
+    /// there.
+    fn open(home: &Home, dir: &Path, scratch: &Scratch) -> Result<OldInstall> {
         let root = dir.canonicalize().with_context(|| format!("cannot open {}", dir.display()))?;
         if home.root().canonicalize().is_ok_and(|own| own.starts_with(&root) || root.starts_with(&own)) {
             bail!("{} and the home {} contain each other", root.display(), home.root().display());
         }
-        let old = OldInstall { root };
-        if !fs::symlink_metadata(old.database()).is_ok_and(|meta| meta.is_file()) {
-            bail!("{} is no install of NanoClaw v2: it has no data/v2.db", old.root.display());
+        let stamps = stamps(&root)?;
+        if stamps[0].is_none() {
+            bail!("{} is no install of NanoClaw v2: it has no data/v2.db", root.display());
         }
-        Ok(old)
-    }
-
-    fn database(&self) -> PathBuf {
-        self.root.join("data/v2.db")
-    }
-
-    /// The database's files, itself first.
-    fn database_files(&self) -> impl Iterator<Item = PathBuf> + '_ {
-        ["", COMPANIONS[0], COMPANIONS[1]].into_iter().map(|suffix| self.root.join(format!("data/v2.db{suffix}")))
-    }
-
-    fn stamps(&self) -> Result<Vec<Option<Stamp>>> {
-        let stamp = |path: PathBuf| match fs::symlink_metadata(&path) {
-            Ok(meta) => Ok(Some((meta.size(), meta.mtime(), meta.mtime_nsec()))),
-            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(e) => Err(e).with_context(|| format!("cannot look at {}", path.display())),
-        };
-        self.database_files().map(stamp).collect()
-    }
-
-    /// Opens a copy of the database with what lies beside it: SQLite would write here.
-    fn copy_database(&self, scratch: &Scratch) -> Result<LegacyDb> {
-        let target = scratch.path.join("v2.db");
-        for (from, suffix) in self.database_files().zip(["", COMPANIONS[0], COMPANIONS[1]]) {
-            let to = scratch.path.join(format!("v2.db{suffix}"));
-            let copied = File::open(&from).and_then(|mut from| io::copy(&mut from, &mut File::create_new(to)?));
-            match copied {
-                Err(e) if e.kind() == io::ErrorKind::NotFound && !suffix.is_empty() => {}
-                other => drop(other.with_context(|| format!("cannot copy {}", from.display()))?),
-            }
+        for (ending, _) in DATABASE_FILES.iter().zip(&stamps).filter(|(_, stamp)| stamp.is_some()) {
+            let (from, to) = (root.join(format!("data/v2.db{ending}")), scratch.path.join(format!("v2.db{ending}")));
+            File::open(&from)
+                .and_then(|mut from| io::copy(&mut from, &mut File::create_new(to)?))
+                .with_context(|| format!("cannot copy {}", from.display()))?;
         }
-        LegacyDb::open(&target).with_context(|| format!("cannot read {}", self.database().display()))
+        let database = LegacyDb::open(&scratch.path.join("v2.db"))
+            .with_context(|| format!("cannot read {}", root.join("data/v2.db").display()))?;
+        Ok(OldInstall { root, database, stamps })
     }
 }
 
-/// A private folder outside both installs, removed at the end.
+fn stamps(root: &Path) -> Result<Vec<Option<Stamp>>> {
+    let stamp = |ending: &&str| {
+        let path = root.join(format!("data/v2.db{ending}"));
+        match fs::symlink_metadata(&path).and_then(|meta| Ok((meta.len(), meta.modified()?))) {
+            Ok(stamp) => Ok(Some(stamp)),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(e) => Err(e).with_context(|| format!("cannot look at {}", path.display())),
+        }
+    };
+    DATABASE_FILES.iter().map(stamp).collect()
+}
+
+/// A private folder, removed at the end.
 #[derive(Debug)]
 struct Scratch {
     path: PathBuf,
 }
 
 impl Scratch {
-    fn create() -> Result<Scratch> {
-        let path = std::env::temp_dir().join(crate::id::new_id("nanoclaw-import"));
-        DirBuilder::new().mode(0o700).create(&path).with_context(|| format!("cannot create {}", path.display()))?;
+    fn create(parent: &Path) -> Result<Scratch> {
+        let path = parent.join(crate::id::new_id("import"));
+        let made = DirBuilder::new().mode(0o700).create(&path);
+        made.with_context(|| format!("cannot create {}", path.display()))?;
         Ok(Scratch { path })
     }
 }
@@ -248,7 +219,7 @@ impl Scratch {
 impl Drop for Scratch {
     fn drop(&mut self) {
         if let Err(e) = fs::remove_dir_all(&self.path) {
-            log::warn!("A temporary folder stays path={} error={e}", self.path.display());
+            log::warn!("An import left a folder behind path={} error={e}", self.path.display());
         }
     }
 }

@@ -10,31 +10,33 @@
 //! * [`store`], [`destinations`], [`permission`], [`setup`] - who may talk to whom, [`explain`] - and why not
 //! * [`cmd`], [`admin`] - the command line
 //! * [`process`], [`thread`], [`watch`], [`log`], [`memory`], [`time`], [`id`] - the ground it stands on
+//!
+//! Public is what `main`, the integration tests and the benchmark use; so the compiler sees what nobody does.
 
-pub mod admin;
+mod admin;
 pub mod channel;
 pub mod cmd;
 pub mod config;
 pub mod container;
-pub mod daemon;
+mod daemon;
 pub mod delivery;
-pub mod destinations;
-pub mod explain;
-pub mod gateway;
+mod destinations;
+mod explain;
+mod gateway;
 pub mod home;
 pub mod id;
-pub mod import;
-pub mod log;
+mod import;
+mod log;
 pub mod memory;
-pub mod notice;
-pub mod permission;
-pub mod poller;
-pub mod process;
+mod notice;
+mod permission;
+mod poller;
+mod process;
 pub mod router;
-pub mod sender;
+mod sender;
 pub mod setup;
 pub mod store;
 pub mod sweep;
-pub mod thread;
+mod thread;
 pub mod time;
-pub mod watch;
+mod watch;

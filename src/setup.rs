@@ -1,6 +1,7 @@
 //! The first set-up: what must be in the store before anybody can say anything. Idempotent.
 
 use anyhow::Result;
+use jiff::Timestamp;
 
 use crate::channel::cli::{CHANNEL, LOCAL_CHAT, LOCAL_USER};
 use crate::config::AgentSettings;
@@ -21,20 +22,9 @@ pub fn ensure_defaults(store: &Store, agents: &AgentSettings) -> Result<Vec<Stri
     let now = crate::time::now();
     let mut made = Vec::new();
     store.transaction(|| -> Result<()> {
-        let owner = User {
-            id: LOCAL_USER.to_owned(),
-            kind: CHANNEL.to_owned(),
-            display_name: Some("local".to_owned()),
-            created_at: now,
-        };
-        if let Ensured::Created(_) = store.ensure_user(&owner)? {
-            store.grant_role(&RoleGrant {
-                user_id: owner.id,
-                role: Role::Owner,
-                agent_group_id: None,
-                granted_by: None,
-                granted_at: now,
-            })?;
+        let (user, owner) = local_owner(now);
+        if let Ensured::Created(_) = store.ensure_user(&user)? {
+            store.grant_role(&owner)?;
             made.push("you, at this terminal, are the owner".to_owned());
         }
         if store.agent_groups()?.is_empty() {
@@ -58,6 +48,14 @@ pub fn ensure_defaults(store: &Store, agents: &AgentSettings) -> Result<Vec<Stri
         }
     }
     Ok(made)
+}
+
+/// Whoever is at this terminal, and what makes them the owner.
+pub fn local_owner(now: Timestamp) -> (User, RoleGrant) {
+    let id = LOCAL_USER.to_owned();
+    let name = Some("local".to_owned());
+    let user = User { id: id.clone(), kind: CHANNEL.to_owned(), display_name: name, created_at: now };
+    (user, RoleGrant { user_id: id, role: Role::Owner, agent_group_id: None, granted_by: None, granted_at: now })
 }
 
 /// Wires a chat of the terminal to a group, when it is not yet.

@@ -1,7 +1,7 @@
 //! The central database, `<home>/data/v2.db`: who may talk to whom, and what the host must remember.
 //!
-//! Owns every line of SQL on that file: a file per entity, each a typed row and the operations
-//! the entity needs. A thread that needs the database opens its own [`Store`]; the type holds
+//! Owns every line of SQL on that file: a file per topic, with typed rows and the operations they
+//! need. A thread that needs the database opens its own [`Store`]; the type holds
 //! one connection and no lock, so it is `Send` but not `Sync`.
 //!
 //! Invariants
@@ -18,33 +18,18 @@
 mod table;
 
 mod agent_groups;
-mod approvals;
-mod channel_approvals;
-mod container_configs;
-mod container_runs;
-mod cursors;
-mod decisions;
+mod chats;
 mod dependents;
 mod destinations;
-mod dropped;
-mod due;
 mod error;
-mod gateway_tokens;
 mod host_outbox;
 mod legacy;
-mod members;
-mod messaging_groups;
 mod migrate;
-mod pairing_codes;
-mod questions;
-mod roles;
-mod sender_approvals;
+mod people;
+mod records;
+mod runs;
 mod sessions;
-mod task_runs;
-mod usage;
-mod user_dms;
-mod users;
-mod wirings;
+mod waiting;
 
 #[cfg(test)]
 mod tests;
@@ -53,39 +38,30 @@ use std::path::Path;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use rusqlite::types::FromSql;
 use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction, TransactionBehavior, params_from_iter};
 use rustix::fs::{CWD, FileType, Mode, mknodat};
 use rustix::io::Errno;
 
-pub use agent_groups::{AgentGroup, validate_agent_group_id, validate_folder};
-pub use approvals::{Approval, ApprovalStatus, Verdict};
-pub use channel_approvals::ChannelApproval;
-pub use container_configs::{CliScope, ContainerConfig, NetworkMode, Skills};
-pub use container_runs::{ContainerRun, EndReason, MAX_RUNS_PER_SESSION, RunEnd, StartReason};
-pub use decisions::{Decision, MAX_DECISIONS};
+pub use agent_groups::{
+    AgentGroup, CliScope, ContainerConfig, NetworkMode, Skills, validate_agent_group_id, validate_folder,
+};
+pub use chats::{
+    EngageMode, IgnoredMessagePolicy, MessagingGroup, SenderScope, SessionMode, Threads, UnknownSenderPolicy, Wiring,
+};
 pub use dependents::Dependent;
 pub use destinations::{Destination, Target, local_name};
-pub use dropped::{DroppedSender, MAX_DROPPED_CHATS};
-pub use due::Due;
 pub use error::{Result, StoreError};
-pub use gateway_tokens::GatewayToken;
-pub use host_outbox::{HostMessage, OutboxStatus};
-pub use legacy::{LegacyDb, LegacyDefault, LegacyWiring};
-pub use members::Member;
-pub use messaging_groups::{MessagingGroup, UnknownSenderPolicy};
-pub use pairing_codes::{PAIRING_VALID_MINUTES, PairingCode, Redeemed};
-pub use questions::Question;
-pub use roles::{Role, RoleGrant};
-pub use sender_approvals::SenderApproval;
+pub use host_outbox::HostMessage;
+pub use legacy::LegacyDb;
+pub use people::{Member, PAIRING_VALID_MINUTES, PairingCode, Redeemed, Role, RoleGrant, User, UserDm};
+pub use records::{Decision, DroppedSender, MAX_DROPPED_CHATS};
+pub use runs::{ContainerRun, EndReason, GatewayToken, RunEnd, StartReason};
 pub use sessions::{ContainerStatus, Session, SessionStatus};
-pub use table::{Row, UnknownText};
-pub use task_runs::{MAX_RUNS_PER_SERIES, TaskOutcome, TaskRun};
-pub use usage::Usage;
-pub use user_dms::UserDm;
-pub use users::User;
-pub use wirings::{EngageMode, Engagement, IgnoredMessagePolicy, SenderScope, SessionMode, Threads, Wiring};
+pub use table::Row;
+pub use waiting::{Approval, ChannelApproval, Question, SenderApproval};
 
-use table::{Bound, Fields, ToColumn};
+use table::ToColumn;
 
 /// How long a statement waits for another connection's transaction.
 const BUSY_TIMEOUT: Duration = Duration::from_millis(5000);
@@ -143,7 +119,7 @@ impl Store {
 
     /// Opens the database for reading only. Nothing is migrated: an older schema is
     /// [`StoreError::OlderSchema`], a missing file [`StoreError::NotFound`].
-    pub fn open_read_only(path: &Path) -> Result<Store> {
+    pub(crate) fn open_read_only(path: &Path) -> Result<Store> {
         let store = Store::connect(path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
         migrate::require_current(&store)?;
         Ok(store)
@@ -192,7 +168,7 @@ impl Store {
     ///
     /// Called inside another transaction it joins that one; an error must then be passed on, so
     /// that the outermost call rolls back.
-    pub fn transaction<T, E: From<StoreError>>(&self, work: impl FnOnce() -> Result<T, E>) -> Result<T, E> {
+    pub(crate) fn transaction<T, E: From<StoreError>>(&self, work: impl FnOnce() -> Result<T, E>) -> Result<T, E> {
         if !self.connection.is_autocommit() {
             return work();
         }
@@ -204,18 +180,17 @@ impl Store {
     }
 
     /// Writes a consistent copy of the database to `target`, which must not exist.
-    pub fn snapshot_to(&self, target: &Path) -> Result<()> {
+    pub(crate) fn snapshot_to(&self, target: &Path) -> Result<()> {
         let target = target.to_str().ok_or_else(|| StoreError::Invalid {
             noun: "snapshot",
             id: target.display().to_string(),
             problem: "the path is not UTF-8".to_owned(),
         })?;
-        self.execute("VACUUM INTO ?1", &[&target])?;
-        Ok(())
+        self.execute("VACUUM INTO ?1", &[&target]).map(drop)
     }
 
     /// What SQLite's own check finds wrong, references included. Empty: the database is sound.
-    pub fn integrity_problems(&self) -> Result<Vec<String>> {
+    pub(crate) fn integrity_problems(&self) -> Result<Vec<String>> {
         let mut problems: Vec<String> = self.column("PRAGMA integrity_check", &[])?;
         problems.retain(|line| line != "ok");
         let dangling: Vec<String> = self.column("SELECT DISTINCT \"table\" FROM pragma_foreign_key_check", &[])?;
@@ -239,25 +214,8 @@ impl Store {
         self.find(&format!("WHERE {} = ?1", T::COLUMNS[0]), &[&id])?.ok_or_else(|| StoreError::not_found::<T>(id))
     }
 
-    /// The one row that `word` means: the first of `tails` that finds any must find one only.
-    fn resolve<T: Row>(&self, tails: &[&str], word: &str) -> Result<T> {
-        for tail in tails {
-            let mut found: Vec<T> = self.all(tail, &[&word])?;
-            if found.len() > 1 {
-                let ids: Vec<_> = found.iter().map(Row::name).collect();
-                let problem = format!("that is several: {}", ids.join(", "));
-                return Err(StoreError::invalid::<T>(word, problem));
-            }
-            if let Some(row) = found.pop() {
-                return Ok(row);
-            }
-        }
-        Err(StoreError::not_found::<T>(word))
-    }
-
     fn insert<T: Row>(&self, row: &T) -> Result<()> {
-        self.insert_or(row, "")?;
-        Ok(())
+        self.insert_or(row, "").map(drop)
     }
 
     /// Inserts unless a unique key is taken; says whether it did.
@@ -271,38 +229,30 @@ impl Store {
         let (key, rest) = T::COLUMNS.split_at(T::KEY);
         let sets: Vec<_> = rest.iter().map(|c| format!("{c} = excluded.{c}")).collect();
         let conflict = format!("ON CONFLICT({}) DO UPDATE SET {}", key.join(", "), sets.join(", "));
-        self.insert_or(row, &conflict)?;
-        Ok(())
+        self.insert_or(row, &conflict).map(drop)
     }
 
     fn insert_or<T: Row>(&self, row: &T, on_conflict: &str) -> Result<usize> {
         let marks: Vec<_> = (1..=T::COLUMNS.len()).map(|n| format!("?{n}")).collect();
-        let sql =
-            format!("INSERT INTO {} ({}) VALUES ({}) {on_conflict}", T::TABLE, T::COLUMNS.join(", "), marks.join(", "));
+        let (columns, marks) = (T::COLUMNS.join(", "), marks.join(", "));
+        let sql = format!("INSERT INTO {} ({columns}) VALUES ({marks}) {on_conflict}", T::TABLE);
         self.execute(&sql, &row.columns()).map_err(|error| error.about(row))
     }
 
-    /// Overwrites the row with the same key, which must exist.
+    /// Overwrites the row with the same first column, which must exist.
     fn update<T: Row>(&self, row: &T) -> Result<()> {
-        let assign = |from: usize, columns: &[&str], operator: &str, glue: &str| {
-            let parts: Vec<_> = columns
-                .iter()
-                .enumerate()
-                .map(|(n, column)| format!("{column} {operator} ?{}", from + n + 1))
-                .collect();
-            parts.join(glue)
-        };
-        let (key, rest) = T::COLUMNS.split_at(T::KEY);
-        let sql = format!(
-            "UPDATE {} SET {} WHERE {}",
-            T::TABLE,
-            assign(T::KEY, rest, "=", ", "),
-            assign(0, key, "IS", " AND ")
-        );
-        match self.execute(&sql, &row.columns()) {
-            Ok(0) => Err(StoreError::not_found::<T>(&row.name())),
-            Ok(_) => Ok(()),
-            Err(error) => Err(error.about(row)),
+        let sets: Vec<_> = (1..).zip(T::COLUMNS).skip(1).map(|(n, column)| format!("{column} = ?{n}")).collect();
+        self.set::<T>(&row.name(), &sets.join(", "), &row.columns()[1..]).map_err(|error| error.about(row))
+    }
+
+    /// Changes the row `id`, which must exist. `sets` assigns to columns; its values count from `?2`.
+    fn set<T: Row>(&self, id: &str, sets: &str, values: &[&dyn ToColumn]) -> Result<()> {
+        let sql = format!("UPDATE {} SET {sets} WHERE {} = ?1", T::TABLE, T::COLUMNS[0]);
+        let mut binds: Vec<&dyn ToColumn> = vec![&id];
+        binds.extend(values);
+        match self.execute(&sql, &binds)? {
+            0 => Err(StoreError::not_found::<T>(id)),
+            _ => Ok(()),
         }
     }
 
@@ -319,36 +269,27 @@ impl Store {
         self.execute(&format!("DELETE FROM {} {tail}", T::TABLE), binds)
     }
 
-    fn execute(&self, sql: &str, binds: &[&dyn ToColumn]) -> Result<usize> {
-        let mut statement = self.connection.prepare(sql)?;
-        Ok(statement.execute(params_from_iter(binds.iter().map(|bind| Bound(*bind))))?)
-    }
-
-    /// Runs a statement that changes the one row `id` of `T`, which must exist.
-    fn execute_on<T: Row>(&self, id: &str, sql: &str, binds: &[&dyn ToColumn]) -> Result<()> {
-        match self.execute(sql, binds)? {
-            0 => Err(StoreError::not_found::<T>(id)),
+    /// Deletes the one row that matches, which must exist; people call it `name`.
+    fn remove<T: Row>(&self, name: &str, tail: &str, binds: &[&dyn ToColumn]) -> Result<()> {
+        match self.delete::<T>(tail, binds)? {
+            0 => Err(StoreError::not_found::<T>(name)),
             _ => Ok(()),
         }
     }
 
+    fn execute(&self, sql: &str, binds: &[&dyn ToColumn]) -> Result<usize> {
+        Ok(self.connection.prepare(sql)?.execute(params_from_iter(binds))?)
+    }
+
     /// The first column of every row.
-    fn column<T: rusqlite::types::FromSql>(&self, sql: &str, binds: &[&dyn ToColumn]) -> Result<Vec<T>> {
+    fn column<T: FromSql>(&self, sql: &str, binds: &[&dyn ToColumn]) -> Result<Vec<T>> {
         let mut statement = self.connection.prepare(sql)?;
-        let values = statement
-            .query_map(params_from_iter(binds.iter().map(|bind| Bound(*bind))), |row| row.get(0))?
-            .collect::<rusqlite::Result<_>>()?;
-        Ok(values)
+        Ok(statement.query_map(params_from_iter(binds), |row| row.get(0))?.collect::<rusqlite::Result<_>>()?)
     }
 
     fn rows<T: Row>(&self, sql: &str, binds: &[&dyn ToColumn]) -> Result<Vec<T>> {
         let mut statement = self.connection.prepare(sql)?;
-        let mut rows = statement.query(params_from_iter(binds.iter().map(|bind| Bound(*bind))))?;
-        let mut found = Vec::new();
-        while let Some(row) = rows.next()? {
-            found.push(T::read(&mut Fields::of::<T>(row))?);
-        }
-        Ok(found)
+        statement.query_and_then(params_from_iter(binds), T::read)?.collect()
     }
 }
 

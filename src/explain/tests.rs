@@ -219,8 +219,9 @@ fn a_dry_run_decides_as_the_router_and_writes_nothing() {
     stranger.content.sender_id = None;
     assert_eq!(try_out(&stranger), [(main, "command_denied".to_owned())]);
     assert_eq!(try_out(&message("x", "elsewhere", "hi")), [(None, "no_wiring".to_owned())]);
-    let chat = world.store.find_messaging_group(CHANNEL, LOCAL_CHAT).unwrap().unwrap();
-    world.store.deny_messaging_group(&chat.id, now()).unwrap();
+    let mut chat = world.store.find_messaging_group(CHANNEL, LOCAL_CHAT).unwrap().unwrap();
+    chat.denied_at = Some(now());
+    world.store.update_messaging_group(&chat).unwrap();
     assert_eq!(try_out(&message("x", LOCAL_CHAT, "hi")), [(None, "chat_denied".to_owned())]);
     assert_eq!(world.store.sessions().unwrap(), []);
     assert_eq!(world.store.decisions(10).unwrap(), []);

@@ -1,164 +1,137 @@
-//! The folders of the old install: which of them come along, staged in the home, and moved in by
-//! rename.
+//! The folders of the old install, which lie in it as they lie in a home: which of them come along,
+//! copied into a stage in the home, and moved in by rename.
 //!
 //! A stage that is dropped moves back what it moved in and removes itself; only [`Stage::keep`]
 //! leaves the folders where they are. A host that dies in between leaves folders that no row
 //! names, and the next import says so.
 
-use std::collections::BTreeMap;
-use std::fs::{self, DirBuilder};
+use std::fs;
 use std::io;
-use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use nanoclaw_session::inbound::{Durability, InboundDb};
 use nanoclaw_session::layout::{INBOUND_DB, SessionDir, journal_of};
 use nanoclaw_session::row::{AckStatus, InStatus};
 use nanoclaw_session::untrusted::recover_copy;
 
-use super::report::{Account, Fate, Report};
+use super::Scratch;
+use super::report::{Account, Fate};
 use super::rows::Taken;
-use super::tree::{Copier, Links, names, open_folder};
+use super::tree::{Copier, Reader};
 use crate::home::Home;
+use crate::store::Session;
 
+const SESSIONS: &str = "data/v2-sessions";
+const GROUPS: &str = "groups";
 /// The group folder every agent may read.
 const GLOBAL: &str = "global";
 /// The `.claude` folder of an agent group, beside its sessions.
 const CLAUDE_SHARED: &str = ".claude-shared";
+const OF_NO_GROUP: &str = "it belongs to no agent group that comes along";
 
-/// What is to be copied.
+/// What comes along; paths are relative to both installs.
 #[derive(Debug, Default)]
 pub struct Plan {
-    /// `data/v2-sessions/<agent group>`.
-    sessions: Vec<SessionsOfGroup>,
-    /// `groups/<folder>`: source and place in the home.
-    groups: Vec<(PathBuf, PathBuf)>,
-    accounts: Vec<Account>,
-    notes: Vec<String>,
+    copies: Vec<(PathBuf, Reader)>,
+    /// The folders that hold the copies, or are them: what is moved in.
+    places: Vec<PathBuf>,
 }
 
-#[derive(Debug)]
-struct SessionsOfGroup {
-    from: PathBuf,
-    to: PathBuf,
-    sessions: Vec<String>,
-    has_claude_state: bool,
-}
-
-/// Decides for every folder below `data/v2-sessions` and `groups`.
+/// Decides for every folder below `data/v2-sessions` and `groups`, and accounts for it.
 ///
 /// # Errors
-/// A folder cannot be listed.
-pub fn plan(home: &Home, old: &Path, taken: &Taken) -> Result<Plan> {
+/// A folder cannot be looked at.
+pub fn plan(home: &Home, old: &Path, taken: &mut Taken) -> Result<Plan> {
     let mut plan = Plan::default();
-    plan.sessions(home, &old.join("data/v2-sessions"), taken)?;
-    plan.groups(home, &old.join("groups"), taken)?;
+    let sessions = plan.sessions(home, old, taken)?;
+    let groups = plan.groups(home, old, taken)?;
+    taken.report.tables.extend([sessions, groups]);
     Ok(plan)
 }
 
 impl Plan {
-    fn sessions(&mut self, home: &Home, folder: &Path, taken: &Taken) -> Result<()> {
+    fn sessions(&mut self, home: &Home, old: &Path, taken: &mut Taken) -> Result<Account> {
         let mut account = Account::new("v2-sessions/");
-        let mut found = BTreeMap::new();
-        for group in list(folder)? {
-            let from = folder.join(&group);
+        for group in list(&old.join(SESSIONS))? {
+            let place = Path::new(SESSIONS).join(&group);
             if !taken.groups.iter().any(|known| known.id == group) {
-                account.drop_row(group, "it belongs to no agent group that comes along");
+                account.enter(1, group, Fate::Dropped(OF_NO_GROUP.to_owned()));
                 continue;
             }
-            let to = home.claude_state(&group).parent().map(Path::to_owned).unwrap_or_default();
+            let to = home.root().join(&place);
             if !is_free(&to)? {
-                account.refuse(group, format!("{} is there already, and belongs to nobody", to.display()));
+                let reason = format!("{} is there already, and belongs to nobody", to.display());
+                account.enter(1, group, Fate::Refused(reason));
                 continue;
             }
-            let mut moved = SessionsOfGroup { from: from.clone(), to, sessions: Vec::new(), has_claude_state: false };
-            for name in list(&from)? {
-                let shown = format!("{group}/{name}");
-                let inbound = from.join(&name).join(INBOUND_DB);
-                if name == CLAUDE_SHARED {
-                    moved.has_claude_state = true;
-                    account.count(Fate::Imported);
-                } else if !taken.sessions.iter().any(|s| s.agent_group_id == group && s.id == name) {
-                    account.drop_row(shown, "it belongs to no session that comes along");
-                } else if fs::symlink_metadata(journal_of(&inbound)).is_ok() {
+            for name in list(&old.join(&place))? {
+                let folder = place.join(&name);
+                let known = taken.sessions.iter().any(|s| s.agent_group_id == group && s.id == name);
+                let fate = if name == CLAUDE_SHARED {
+                    self.copies.push((folder, Reader::Agents));
+                    Fate::Imported
+                } else if !known {
+                    Fate::Dropped("it belongs to no session that comes along".to_owned())
+                } else if fs::symlink_metadata(journal_of(&old.join(&folder).join(INBOUND_DB))).is_ok() {
                     // An agent of the older layout could have put it there, and rolling it back
                     // would do as it says.
-                    account.refuse(shown, "its host died inside a commit: start and stop the old install once");
+                    Fate::Refused("its host died inside a commit: start and stop the old install once".to_owned())
                 } else {
-                    account.count(Fate::Imported);
-                    found.insert((group.clone(), name.clone()), ());
-                    moved.sessions.push(name);
-                }
+                    self.copies.push((folder, Reader::Host));
+                    Fate::Imported
+                };
+                account.enter(1, format!("{group}/{name}"), fate);
             }
-            self.sessions.push(moved);
+            if self.copies.iter().any(|(copy, _)| copy.starts_with(&place)) {
+                self.places.push(place);
+            }
         }
-        let missing =
-            taken.sessions.iter().filter(|s| !found.contains_key(&(s.agent_group_id.clone(), s.id.clone()))).count();
+        let lacks_folder = |s: &&Session| !old.join(SESSIONS).join(&s.agent_group_id).join(&s.id).is_dir();
+        let missing = taken.sessions.iter().filter(lacks_folder).count();
         if missing > 0 {
-            self.notes.push(format!("{missing} sessions have no folder in the old install; they start empty"));
+            let note = format!("{missing} sessions have no folder in the old install; they start empty");
+            taken.report.notes.push(note);
         }
-        self.accounts.push(account);
-        Ok(())
+        Ok(account)
     }
 
-    fn groups(&mut self, home: &Home, folder: &Path, taken: &Taken) -> Result<()> {
+    fn groups(&mut self, home: &Home, old: &Path, taken: &mut Taken) -> Result<Account> {
         let mut account = Account::new("groups/");
-        for name in list(folder)? {
-            let to = home.group(&name);
+        for name in list(&old.join(GROUPS))? {
+            let place = Path::new(GROUPS).join(&name);
             let known = taken.groups.iter().any(|group| group.folder == name);
-            if !known && name != GLOBAL {
-                account.drop_row(name, "it belongs to no agent group that comes along");
-                continue;
-            }
-            if !is_free(&to)? {
+            let to = home.group(&name);
+            let fate = if !known && name != GLOBAL {
+                Fate::Dropped(OF_NO_GROUP.to_owned())
+            } else if !is_free(&to)? {
                 let reason = format!("{} is there already", to.display());
-                match known {
-                    true => account.refuse(name, reason),
-                    false => account.drop_row(name, reason),
+                // What both have and belongs to nobody is the home's.
+                if known { Fate::Refused(reason) } else { Fate::Dropped(reason) }
+            } else {
+                if known && old.join(&place).join("CLAUDE.md").exists() {
+                    taken.report.notes.push(format!(
+                        "groups/{name}/CLAUDE.md comes along as a file; instructions are read from {} now",
+                        home.instructions().join(format!("{name}.md")).display()
+                    ));
                 }
-                continue;
-            }
-            let from = folder.join(&name);
-            if known && from.join("CLAUDE.md").exists() {
-                let own = home.instructions().join(format!("{name}.md"));
-                self.notes.push(format!(
-                    "groups/{name}/CLAUDE.md comes along as a file; instructions are read from {} now",
-                    own.display()
-                ));
-            }
-            account.count(Fate::Imported);
-            self.groups.push((from, to));
+                self.copies.push((place.clone(), Reader::Agents));
+                self.places.push(place);
+                Fate::Imported
+            };
+            account.enter(1, name, fate);
         }
-        self.accounts.push(account);
-        Ok(())
-    }
-
-    /// Adds what was decided to the report.
-    pub fn report(&self, report: &mut Report) {
-        for account in &self.accounts {
-            report.tables.push(account.clone());
-        }
-        report.notes.extend(self.notes.iter().cloned());
+        Ok(account)
     }
 }
 
 /// Copies in the home that are not in their places yet.
 #[derive(Debug)]
 pub struct Stage {
-    root: PathBuf,
-    recovery: PathBuf,
-    moved: Vec<Moved>,
-    kept: bool,
-}
-
-/// A folder that was moved in.
-#[derive(Debug)]
-struct Moved {
-    staged: PathBuf,
-    place: PathBuf,
-    /// An empty folder was there, and the rename took its place.
-    replaced: Option<fs::Permissions>,
+    home: PathBuf,
+    folder: Scratch,
+    /// What was moved in, and the permissions of the empty folder whose place it took.
+    moved: Vec<(PathBuf, Option<fs::Permissions>)>,
 }
 
 impl Stage {
@@ -167,33 +140,24 @@ impl Stage {
     /// # Errors
     /// It cannot be made.
     pub fn create(home: &Home) -> Result<Stage> {
-        let root = home.data().join(crate::id::new_id("import"));
-        make(&root, 0o700)?;
-        Ok(Stage { recovery: root.join("recovery"), root, moved: Vec::new(), kept: false })
+        Ok(Stage { home: home.root().to_owned(), folder: Scratch::create(&home.data())?, moved: Vec::new() })
     }
 
-    /// Copies what the plan says, and converts the session folders. Returns what the owner should
-    /// know of it.
+    /// Copies what the plan says from the install at `old`, and converts the session folders.
+    /// Returns what the owner should know of it.
     ///
     /// # Errors
     /// The first file that failed.
-    pub fn fill(&mut self, plan: &Plan) -> Result<Vec<String>> {
+    pub fn fill(&self, old: &Path, plan: &Plan) -> Result<Vec<String>> {
         let mut copier = Copier::default();
         let mut notes = Vec::new();
-        for (n, group) in plan.sessions.iter().enumerate() {
-            let staged = self.sessions(n);
-            make(&staged, 0o755)?;
-            for session in &group.sessions {
-                // The host looks in there, and the container's user reads what is mounted.
-                copier.copy(&group.from.join(session), &staged.join(session), Links::LeaveOut, 0o644)?;
-                notes.extend(self.convert(&staged.join(session), session)?);
+        for (folder, reader) in &plan.copies {
+            let staged = self.folder.path.join(folder);
+            staged.parent().map_or(Ok(()), fs::create_dir_all).context("cannot create folders in the stage")?;
+            copier.copy(&old.join(folder), &staged, *reader)?;
+            if *reader == Reader::Host {
+                notes.extend(self.convert(folder).with_context(|| format!("cannot convert {}", folder.display()))?);
             }
-            if group.has_claude_state {
-                copier.copy(&group.from.join(CLAUDE_SHARED), &staged.join(CLAUDE_SHARED), Links::Keep, 0o600)?;
-            }
-        }
-        for (n, (from, _)) in plan.groups.iter().enumerate() {
-            copier.copy(from, &self.group(n), Links::Keep, 0o600)?;
         }
         if copier.left_out > 0 {
             notes.push(format!("{} links, sockets or devices were left out", copier.left_out));
@@ -203,83 +167,62 @@ impl Stage {
 
     /// Makes today's layout of a copied session folder, and ends the messages that its container had
     /// finished, so that none of them wakes anybody.
-    fn convert(&self, folder: &Path, session: &str) -> Result<Option<String>> {
-        let dir = SessionDir::new(folder);
-        let context = || format!("cannot convert the folder of session {session}");
-        dir.prepare().with_context(context)?;
-        let mut inbound = InboundDb::open(&dir, Durability::Normal).with_context(context)?;
+    fn convert(&self, folder: &Path) -> Result<Option<String>> {
+        let dir = SessionDir::new(self.folder.path.join(folder));
+        dir.prepare()?;
+        let mut inbound = InboundDb::open(&dir, Durability::Normal)?;
         loop {
-            let waiting = inbound.unfinished_ids().with_context(context)?;
+            let waiting = inbound.unfinished_ids()?;
             if waiting.is_empty() || !dir.outbound_db().exists() {
                 return Ok(None);
             }
-            let acks = recover_copy(&dir, &self.recovery).and_then(|db| db.read(|look| look.acks(&waiting)));
-            let acks = match acks {
+            let looked =
+                recover_copy(&dir, &self.folder.path.join("recovery")).and_then(|db| db.read(|s| s.acks(&waiting)));
+            let acks = match looked {
                 Ok(acks) => acks,
                 // Delivery will meet the same fault, and say it to the right person.
-                Err(e) => return Ok(Some(format!("session {session}: what its agent wrote cannot be read: {e}"))),
+                Err(e) => return Ok(Some(format!("what the agent wrote in {} cannot be read: {e}", folder.display()))),
             };
-            let finished: Vec<_> = acks
-                .into_iter()
-                .filter_map(|(id, status)| match status {
-                    AckStatus::Completed => Some((id, InStatus::Completed)),
-                    AckStatus::Failed => Some((id, InStatus::Failed)),
-                    AckStatus::Processing => None,
-                })
-                .collect();
+            let finished = acks.into_iter().filter_map(|(id, status)| match status {
+                AckStatus::Completed => Some((id, InStatus::Completed)),
+                AckStatus::Failed => Some((id, InStatus::Failed)),
+                AckStatus::Processing => None,
+            });
+            let finished: Vec<_> = finished.collect();
             if finished.is_empty() {
                 return Ok(None);
             }
-            inbound
-                .write(|tx| finished.iter().try_for_each(|(id, status)| tx.finish(id, *status)))
-                .with_context(context)?;
+            inbound.write(|tx| finished.iter().try_for_each(|(id, status)| tx.finish(id, *status)))?;
         }
     }
 
-    /// Moves everything to its place.
+    /// Moves everything to its place, which is free.
     ///
     /// # Errors
     /// The first folder that cannot be moved; those before it are moved back with the stage.
     pub fn move_in(&mut self, plan: &Plan) -> Result<()> {
-        for (n, group) in plan.sessions.iter().enumerate() {
-            self.rename(self.sessions(n), &group.to)?;
-        }
-        for (n, (_, to)) in plan.groups.iter().enumerate() {
-            self.rename(self.group(n), to)?;
+        for place in &plan.places {
+            let to = self.home.join(place);
+            let replaced = fs::symlink_metadata(&to).ok().map(|meta| meta.permissions());
+            // It replaces an empty folder, and nothing else.
+            fs::rename(self.folder.path.join(place), &to).with_context(|| format!("cannot make {}", to.display()))?;
+            self.moved.push((place.clone(), replaced));
         }
         Ok(())
     }
 
     /// Everything stays where it is now.
     pub fn keep(mut self) {
-        self.kept = true;
-    }
-
-    fn sessions(&self, n: usize) -> PathBuf {
-        self.root.join(format!("sessions-{n}"))
-    }
-
-    fn group(&self, n: usize) -> PathBuf {
-        self.root.join(format!("group-{n}"))
-    }
-
-    fn rename(&mut self, staged: PathBuf, place: &Path) -> Result<()> {
-        let replaced = match fs::symlink_metadata(place) {
-            Ok(meta) if is_free(place)? => Some(meta.permissions()),
-            Ok(_) => bail!("{} is there already", place.display()),
-            Err(_) => None,
-        };
-        fs::rename(&staged, place).with_context(|| format!("cannot make {}", place.display()))?;
-        self.moved.push(Moved { staged, place: place.to_owned(), replaced });
-        Ok(())
+        self.moved.clear();
     }
 
     fn undo(&mut self) -> io::Result<()> {
-        while let Some(Moved { staged, place, replaced }) = self.moved.pop() {
-            fs::rename(&place, &staged)?;
+        while let Some((place, replaced)) = self.moved.pop() {
+            let to = self.home.join(&place);
+            fs::rename(&to, self.folder.path.join(&place))?;
             if let Some(permissions) = replaced {
-                fs::create_dir(&place)?;
-                fs::set_permissions(&place, permissions)?;
+                fs::create_dir(&to)?;
+                fs::set_permissions(&to, permissions)?;
             }
         }
         Ok(())
@@ -288,9 +231,8 @@ impl Stage {
 
 impl Drop for Stage {
     fn drop(&mut self) {
-        let undone = if self.kept { Ok(()) } else { self.undo() };
-        if let Err(e) = undone.and_then(|()| fs::remove_dir_all(&self.root)) {
-            log::warn!("An import left a folder behind path={} error={e}", self.root.display());
+        if let Err(e) = self.undo() {
+            log::warn!("An import left folders behind home={} error={e}", self.home.display());
         }
     }
 }
@@ -300,31 +242,30 @@ impl Drop for Stage {
 /// # Errors
 /// It cannot be looked at.
 pub fn is_free(place: &Path) -> Result<bool> {
-    let look = || -> io::Result<bool> {
-        match fs::symlink_metadata(place) {
-            Ok(meta) if meta.is_dir() => Ok(fs::read_dir(place)?.next().is_none()),
-            Ok(_) => Ok(false),
-            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(true),
-            Err(e) => Err(e),
-        }
+    let look = || match fs::symlink_metadata(place) {
+        Ok(meta) => Ok(meta.is_dir() && fs::read_dir(place)?.next().is_none()),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(true),
+        Err(e) => Err(e),
     };
     look().with_context(|| format!("cannot look at {}", place.display()))
 }
 
-/// The names of the folders in a folder that may be missing; links and files are none.
+/// The sorted names of the folders in a folder that may be missing; links and files are none.
 fn list(folder: &Path) -> Result<Vec<String>> {
     let look = || -> io::Result<Vec<String>> {
-        let Some(open) = open_folder(folder)? else { return Ok(Vec::new()) };
-        Ok(names(open)?
-            .into_iter()
-            .filter(|name| fs::symlink_metadata(folder.join(name)).is_ok_and(|meta| meta.is_dir()))
-            // Ours are ASCII; what is not names nothing that comes along.
-            .map(|name| name.to_string_lossy().into_owned())
-            .collect())
+        let mut names = Vec::new();
+        for entry in fs::read_dir(folder)? {
+            let entry = entry?;
+            if entry.file_type()?.is_dir() {
+                // Ours are ASCII; what is not names nothing that comes along.
+                names.push(entry.file_name().to_string_lossy().into_owned());
+            }
+        }
+        names.sort();
+        Ok(names)
     };
-    look().with_context(|| format!("cannot list {}", folder.display()))
-}
-
-fn make(folder: &Path, mode: u32) -> Result<()> {
-    DirBuilder::new().mode(mode).create(folder).with_context(|| format!("cannot create {}", folder.display()))
+    match look() {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        other => other.with_context(|| format!("cannot list {}", folder.display())),
+    }
 }

@@ -1,4 +1,4 @@
-//! What an import did, or would do: every row of every table is in exactly one column.
+//! What an import did, or would do: every row of every table has exactly one [`Fate`].
 
 use serde::Serialize;
 
@@ -14,18 +14,15 @@ pub struct Report {
 }
 
 /// The account of one table, or of a kind of folder (its name ends in `/`).
-#[derive(Debug, Clone, Default, Serialize)]
+#[derive(Debug, Default, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Account {
     pub name: String,
     /// Rows in the source: the sum of the next four.
     pub found: u64,
     pub imported: u64,
-    /// The home has it already.
     pub already_there: u64,
-    /// Left behind; `problems` says why.
     pub dropped: u64,
-    /// Broken: while there are any, nothing is imported.
     pub refused: u64,
     /// Rows that the source lacks and the home needs.
     pub added: u64,
@@ -33,7 +30,7 @@ pub struct Account {
 }
 
 /// Why a row did not come along.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Serialize)]
 pub struct Problem {
     /// Its key; `*` for all of them.
     pub row: String,
@@ -41,44 +38,46 @@ pub struct Problem {
 }
 
 /// What became of one row.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub enum Fate {
     Imported,
+    /// The home has it.
     AlreadyThere,
+    /// Left behind, for this reason.
+    Dropped(String),
+    /// Broken, in this way: while there are any, nothing is imported.
+    Refused(String),
 }
+
+/// A heading, and what is below it.
+type Column = (&'static str, fn(&Account) -> u64);
+
+/// The columns of the report for people.
+const COLUMNS: [Column; 6] = [
+    ("found", |a| a.found),
+    ("imported", |a| a.imported),
+    ("already there", |a| a.already_there),
+    ("dropped", |a| a.dropped),
+    ("refused", |a| a.refused),
+    ("added", |a| a.added),
+];
 
 impl Account {
     pub fn new(name: impl Into<String>) -> Account {
         Account { name: name.into(), ..Account::default() }
     }
 
-    pub fn count(&mut self, fate: Fate) {
-        self.found += 1;
-        match fate {
-            Fate::Imported => self.imported += 1,
-            Fate::AlreadyThere => self.already_there += 1,
-        }
-    }
-
-    pub fn drop_row(&mut self, row: impl Into<String>, reason: impl ToString) {
-        self.found += 1;
-        self.dropped += 1;
-        self.problems.push(Problem { row: row.into(), reason: reason.to_string() });
-    }
-
-    /// Drops a whole table for one reason.
-    pub fn drop_all(&mut self, rows: u64, reason: &str) {
+    /// Enters `rows` rows of one fate, called `row`.
+    pub fn enter(&mut self, rows: u64, row: impl Into<String>, fate: Fate) {
         self.found += rows;
-        self.dropped += rows;
-        if rows > 0 {
-            self.problems.push(Problem { row: "*".to_owned(), reason: reason.to_owned() });
-        }
-    }
-
-    pub fn refuse(&mut self, row: impl Into<String>, reason: impl ToString) {
-        self.found += 1;
-        self.refused += 1;
-        self.problems.push(Problem { row: row.into(), reason: reason.to_string() });
+        let (count, reason) = match fate {
+            Fate::Imported => (&mut self.imported, None),
+            Fate::AlreadyThere => (&mut self.already_there, None),
+            Fate::Dropped(reason) => (&mut self.dropped, Some(reason)),
+            Fate::Refused(reason) => (&mut self.refused, Some(reason)),
+        };
+        *count += rows;
+        self.problems.extend(reason.map(|reason| Problem { row: row.into(), reason }));
     }
 }
 
@@ -91,19 +90,20 @@ impl Report {
     /// The report for people.
     pub fn to_text(&self) -> String {
         let width = self.tables.iter().map(|account| account.name.len()).max().unwrap_or(0).max("table".len());
-        let mut text = format!(
-            "{:width$}  {:>6} {:>8} {:>13} {:>7} {:>7} {:>5}\n",
-            "table", "found", "imported", "already there", "dropped", "refused", "added"
-        );
-        for a in &self.tables {
-            text += &format!(
-                "{:width$}  {:>6} {:>8} {:>13} {:>7} {:>7} {:>5}\n",
-                a.name, a.found, a.imported, a.already_there, a.dropped, a.refused, a.added
-            );
+        let mut text = format!("{:width$}", "table");
+        for (heading, _) in COLUMNS {
+            text += &format!("  {heading:>6}");
         }
-        for a in &self.tables {
-            for problem in &a.problems {
-                text += &format!("{} {}: {}\n", a.name, problem.row, problem.reason);
+        for account in &self.tables {
+            text += &format!("\n{:width$}", account.name);
+            for (heading, count) in COLUMNS {
+                text += &format!("  {:>1$}", count(account), heading.len().max(6));
+            }
+        }
+        text.push('\n');
+        for account in &self.tables {
+            for problem in &account.problems {
+                text += &format!("{} {}: {}\n", account.name, problem.row, problem.reason);
             }
         }
         for note in &self.notes {

@@ -10,13 +10,13 @@ use std::collections::HashMap;
 
 use jiff::Timestamp;
 
-use super::report::{Account, Fate};
-use crate::channel::cli::{CHANNEL, LOCAL_USER};
+use super::report::{Account, Fate, Report};
 use crate::config::PROVIDERS;
+use crate::setup::local_owner;
 use crate::store::{
     AgentGroup, Approval, ChannelApproval, ContainerConfig, ContainerStatus, Destination, DroppedSender, EngageMode,
-    Ensured, Inserted, LegacyDb, LegacyDefault, LegacyWiring, Member, MessagingGroup, Question, Result, Role,
-    RoleGrant, Row, SenderApproval, Session, Store, StoreError, Target, User, UserDm, Wiring, validate_agent_group_id,
+    Ensured, Inserted, LegacyDb, MessagingGroup, Question, Result, Row, SenderApproval, Session, Store, StoreError,
+    Target, User, UserDm, Wiring,
 };
 use nanoclaw_session::layout::folder_name;
 use nanoclaw_session::row::DestinationType;
@@ -27,25 +27,14 @@ const MAX_SESSION_ID_BYTES: usize = 100;
 /// What came over.
 #[derive(Debug, Default)]
 pub struct Taken {
-    pub tables: Vec<Account>,
+    pub report: Report,
     pub groups: Vec<AgentGroup>,
     pub sessions: Vec<Session>,
-    pub notes: Vec<String>,
-}
-
-/// Whether a broken row stops the import.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Weight {
-    /// It does.
-    Essential,
-    /// It is dropped.
-    Passing,
 }
 
 struct Rows<'a> {
     source: &'a LegacyDb,
     store: &'a Store,
-    now: Timestamp,
     taken: Taken,
     /// Ids of chats in the source, and what they are called in the home.
     chats: HashMap<String, String>,
@@ -56,10 +45,9 @@ struct Rows<'a> {
 /// # Errors
 /// Faults of the databases themselves; those of rows are in the accounts.
 pub fn take(source: &LegacyDb, store: &Store, now: Timestamp) -> Result<Taken> {
-    let mut rows = Rows { source, store, now, taken: Taken::default(), chats: HashMap::new() };
-    rows.agent_groups()?;
-    rows.chats()?;
-    rows.people()?;
+    let mut rows = Rows { source, store, taken: Taken::default(), chats: HashMap::new() };
+    rows.groups_and_chats()?;
+    rows.people(now)?;
     rows.wirings()?;
     rows.container_configs()?;
     rows.sessions()?;
@@ -69,9 +57,8 @@ pub fn take(source: &LegacyDb, store: &Store, now: Timestamp) -> Result<Taken> {
 }
 
 impl Rows<'_> {
-    fn agent_groups(&mut self) -> Result<()> {
-        self.each::<AgentGroup>(Weight::Essential, &[], |rows, group| {
-            validate_agent_group_id(&group.id)?;
+    fn groups_and_chats(&mut self) -> Result<()> {
+        self.each(Fate::Refused, |rows, group: AgentGroup| {
             if let Some(other) = rows.store.find_agent_group_by_folder(&group.folder)? {
                 return Err(refused(&group, format!("its folder `{}` belongs to `{}` here", group.folder, other.id)));
             }
@@ -79,195 +66,146 @@ impl Rows<'_> {
             rows.note_provider(&group.name, group.agent_provider.as_deref());
             rows.taken.groups.push(group);
             Ok(Fate::Imported)
-        })
-    }
-
-    fn chats(&mut self) -> Result<()> {
-        let defaults = [("is_group", "0"), ("unknown_sender_policy", "'strict'")];
-        self.each::<MessagingGroup>(Weight::Essential, &defaults, |rows, chat| {
-            let (id, fate) = match rows.store.ensure_messaging_group(&chat)? {
-                Ensured::Existing(existing) => (existing.id, Fate::AlreadyThere),
-                Ensured::Created(created) => (created.id, Fate::Imported),
-            };
-            rows.chats.insert(chat.id, id);
+        })?;
+        self.each(Fate::Refused, |rows, chat: MessagingGroup| {
+            let ensured = rows.store.ensure_messaging_group(&chat)?;
+            let fate = ensured_fate(&ensured);
+            rows.chats.insert(chat.id, ensured.into_inner().id);
             Ok(fate)
-        })
+        })?;
+        Ok(())
     }
 
     /// Users, what they may do, and where they are reached. The person at this terminal owns the
     /// home as in any other.
-    fn people(&mut self) -> Result<()> {
-        self.each::<User>(Weight::Essential, &[], |rows, user| {
+    fn people(&mut self, now: Timestamp) -> Result<()> {
+        let store = self.store;
+        let (local, owner) = local_owner(now);
+        let account = self.each(Fate::Refused, |rows, user: User| {
             if rows.store.find_user(&user.id)?.is_some() {
                 return Ok(Fate::AlreadyThere);
             }
             rows.store.create_user(&user)?;
             Ok(Fate::Imported)
         })?;
-        let local =
-            User { id: LOCAL_USER.to_owned(), kind: CHANNEL.to_owned(), display_name: None, created_at: self.now };
-        if let Ensured::Created(_) = self.store.ensure_user(&local)? {
-            self.last_account().added += 1;
+        if store.find_user(&local.id)?.is_none() {
+            store.create_user(&local)?;
+            account.added += 1;
         }
-        self.each::<RoleGrant>(Weight::Essential, &[], |rows, grant| rows.store.grant_role(&grant).map(fate))?;
-        let owner = RoleGrant {
-            user_id: local.id,
-            role: Role::Owner,
-            agent_group_id: None,
-            granted_by: None,
-            granted_at: self.now,
-        };
-        if self.store.grant_role(&owner)? == Inserted::New {
-            self.last_account().added += 1;
+        let account = self.each(Fate::Refused, |rows, grant| rows.store.grant_role(&grant).map(inserted_fate))?;
+        if store.grant_role(&owner)? == Inserted::New {
+            account.added += 1;
         }
-        self.each::<Member>(Weight::Essential, &[], |rows, member| rows.store.add_member(&member).map(fate))?;
-        self.each::<UserDm>(Weight::Passing, &[], |rows, mut dm| {
+        self.each(Fate::Refused, |rows, member| rows.store.add_member(&member).map(inserted_fate))?;
+        self.each(Fate::Dropped, |rows, mut dm: UserDm| {
             if rows.store.find_user_dm(&dm.user_id, &dm.channel_type)?.is_some() {
                 return Ok(Fate::AlreadyThere);
             }
             dm.messaging_group_id = rows.chat(dm.messaging_group_id);
             rows.adopt(&dm)
-        })
+        })?;
+        Ok(())
     }
 
     fn wirings(&mut self) -> Result<()> {
         // Without the table an agent may write to whom it hears; with it, a missing row is a refusal.
-        let grants = self.source.has_column(Destination::TABLE, "local_name")?;
+        let has_grants = self.source.has_column(Destination::TABLE, "local_name")?;
         let mut granted = 0;
-        let put = |rows: &mut Self, mut wiring: Wiring| {
+        self.each(Fate::Refused, |rows, mut wiring: Wiring| {
             wiring.messaging_group_id = rows.chat(wiring.messaging_group_id);
-            if grants {
+            if wiring.engage_mode == EngageMode::Pattern && wiring.engage_pattern.as_deref().unwrap_or("").is_empty() {
+                wiring.engage_pattern = Some(".".to_owned());
+            }
+            if has_grants {
                 return rows.adopt(&wiring);
             }
             if let Ensured::Created(_) = rows.store.create_wiring(&wiring)? {
                 granted += 1;
             }
             Ok(Fate::Imported)
-        };
-        let shared = [("session_mode", "'shared'"), ("priority", "0")];
-        if self.source.has_column(Wiring::TABLE, "engage_mode")? {
-            let mut defaults = shared.to_vec();
-            defaults.extend([
-                ("engage_mode", "'mention'"),
-                ("sender_scope", "'all'"),
-                ("ignored_message_policy", "'drop'"),
-            ]);
-            let mut put = put;
-            self.each::<Wiring>(Weight::Essential, &defaults, |rows, mut wiring| {
-                let pattern = wiring.engage_pattern.as_deref().unwrap_or_default();
-                if wiring.engage_mode == EngageMode::Pattern && pattern.is_empty() {
-                    wiring.engage_pattern = Some(".".to_owned());
-                }
-                put(rows, wiring)
-            })?;
-        } else {
-            let mut put = put;
-            self.each::<LegacyWiring>(Weight::Essential, &shared, |rows, wiring| put(rows, wiring.into_wiring()))?;
-        }
-        self.each::<Destination>(Weight::Essential, &[], |rows, row| {
-            let id = match row.target_type {
-                DestinationType::Channel => rows.chat(row.target_id.clone()),
-                DestinationType::Agent => row.target_id.clone(),
-            };
-            let target = match row.target_type {
-                DestinationType::Channel => Target::Channel(&id),
-                DestinationType::Agent => Target::Agent(&id),
-            };
+        })?;
+        let account = self.each(Fate::Refused, |rows, row: Destination| {
             let agent = &row.agent_group_id;
+            let chat = rows.chat(row.target_id.clone());
+            let target = match row.target_type {
+                DestinationType::Channel => Target::Channel(&chat),
+                DestinationType::Agent => Target::Agent(&row.target_id),
+            };
             let ours = match rows.store.grant_destination(agent, &row.local_name, target, row.created_at) {
                 // A name that was legal there and is not here.
                 Err(StoreError::Invalid { noun: Destination::NOUN, .. }) => {
                     let name = rows.store.free_local_name(agent, &row.local_name, "chat")?;
-                    rows.taken.notes.push(format!("`{agent}` knows `{}` as `{name}` now", row.local_name));
+                    rows.note(format!("`{agent}` knows `{}` as `{name}` now", row.local_name));
                     rows.store.grant_destination(agent, &name, target, row.created_at)?
                 }
                 granted => granted?,
             };
-            Ok(match ours {
-                Ensured::Created(_) => Fate::Imported,
-                Ensured::Existing(_) => Fate::AlreadyThere,
-            })
+            Ok(ensured_fate(&ours))
         })?;
-        self.last_account().added += granted;
+        account.added += granted;
         Ok(())
     }
 
     fn container_configs(&mut self) -> Result<()> {
         let has_scope = self.source.has_column(ContainerConfig::TABLE, "cli_scope")?;
-        let defaults = [
-            ("skills", "'\"all\"'"),
-            ("mcp_servers", "'{}'"),
-            ("packages_apt", "'[]'"),
-            ("packages_npm", "'[]'"),
-            ("additional_mounts", "'[]'"),
-            ("cli_scope", "'group'"),
-        ];
-        self.each::<ContainerConfig>(Weight::Essential, &defaults, |rows, mut config| {
-            let own = rows.store.container_config(&config.agent_group_id)?;
-            if !rows.taken.groups.iter().any(|group| group.id == config.agent_group_id) {
-                return Err(refused(&config, "it is of an agent group that does not come along"));
-            }
+        let groups = self.taken.groups.len() as u64;
+        let account = self.each(Fate::Refused, |rows, mut config: ContainerConfig| {
+            rows.require_group(&config, &config.agent_group_id)?;
             if !has_scope {
-                config.cli_scope = own.cli_scope;
+                config.cli_scope = rows.store.container_config(&config.agent_group_id)?.cli_scope;
             }
             rows.note_provider(&config.agent_group_id, config.provider.as_deref());
             if !config.additional_mounts.is_empty() {
                 let id = &config.agent_group_id;
-                rows.taken.notes.push(format!("`{id}` has additional mounts; the mount allow-list decides about them"));
+                rows.note(format!("`{id}` has additional mounts; the mount allow-list decides about them"));
             }
             rows.store.put_container_config(&config)?;
             Ok(Fate::Imported)
         })?;
-        let groups = self.taken.groups.len() as u64;
-        let account = self.last_account();
         account.added = groups.saturating_sub(account.imported + account.refused);
         Ok(())
     }
 
     fn sessions(&mut self) -> Result<()> {
-        let defaults = [("status", "'active'"), ("container_status", "'stopped'")];
-        self.each::<Session>(Weight::Essential, &defaults, |rows, mut session| {
+        self.each(Fate::Refused, |rows, mut session: Session| {
             let id = &session.id;
             if folder_name(id) != *id || id.len() > MAX_SESSION_ID_BYTES || id.starts_with('-') {
-                return Err(refused(&session, "its id cannot name a folder"));
+                return Err(refused(&session, "its id cannot name a folder".to_owned()));
             }
-            if !rows.taken.groups.iter().any(|group| group.id == session.agent_group_id) {
-                return Err(refused(&session, "it is of an agent group that does not come along"));
-            }
+            rows.require_group(&session, &session.agent_group_id)?;
             session.messaging_group_id = session.messaging_group_id.map(|chat| rows.chat(chat));
             // Its container, if there is one, is the old install's.
             session.container_status = ContainerStatus::Stopped;
             rows.adopt(&session)?;
             rows.taken.sessions.push(session);
             Ok(Fate::Imported)
-        })
+        })?;
+        Ok(())
     }
 
     /// What waits for a person, and the audit.
     fn waiting(&mut self) -> Result<()> {
-        let card = [("title", "''"), ("options_json", "'[]'")];
-        self.each::<Question>(Weight::Passing, &card, |rows, question| rows.adopt(&question))?;
-        let mut approval = card.to_vec();
-        approval.push(("status", "'pending'"));
-        self.each::<Approval>(Weight::Passing, &approval, |rows, approval| rows.adopt(&approval))?;
-        self.each::<SenderApproval>(Weight::Passing, &card, |rows, mut approval| {
+        self.each(Fate::Dropped, |rows, question: Question| rows.adopt(&question))?;
+        self.each(Fate::Dropped, |rows, approval: Approval| rows.adopt(&approval))?;
+        self.each(Fate::Dropped, |rows, mut approval: SenderApproval| {
             approval.messaging_group_id = rows.chat(approval.messaging_group_id);
             rows.adopt(&approval)
         })?;
-        self.each::<ChannelApproval>(Weight::Passing, &card, |rows, mut approval| {
+        self.each(Fate::Dropped, |rows, mut approval: ChannelApproval| {
             approval.messaging_group_id = rows.chat(approval.messaging_group_id);
             rows.adopt(&approval)
         })?;
-        self.each::<DroppedSender>(Weight::Passing, &[("message_count", "1")], |rows, mut dropped| {
+        self.each(Fate::Dropped, |rows, mut dropped: DroppedSender| {
             dropped.messaging_group_id = dropped.messaging_group_id.map(|chat| rows.chat(chat));
             rows.adopt(&dropped)
-        })
+        })?;
+        Ok(())
     }
 
     /// Tables that do not come along.
     fn the_rest(&mut self) -> Result<()> {
         for (name, count) in self.source.tables()? {
-            if self.taken.tables.iter().any(|account| account.name == name) {
+            if self.taken.report.tables.iter().any(|account| account.name == name) {
                 continue;
             }
             let reason = match name.as_str() {
@@ -277,35 +215,38 @@ impl Rows<'_> {
                 _ => "this version has no such table",
             };
             let mut account = Account::new(name);
-            account.drop_all(count, reason);
-            self.taken.tables.push(account);
+            if count > 0 {
+                account.enter(count.unsigned_abs(), "*", Fate::Dropped(reason.to_owned()));
+            }
+            self.taken.report.tables.push(account);
         }
         Ok(())
     }
 
-    /// Puts every row of a table and accounts for it.
+    /// Puts every row of a table and accounts for it; a row that fails meets the fate `broken`.
     fn each<T: Row>(
         &mut self,
-        weight: Weight,
-        defaults: &[LegacyDefault],
+        broken: fn(String) -> Fate,
         mut put: impl FnMut(&mut Self, T) -> Result<Fate>,
-    ) -> Result<()> {
+    ) -> Result<&mut Account> {
         let mut account = Account::new(T::TABLE);
-        for row in self.source.rows::<T>(defaults)? {
-            let (name, outcome) = match row {
-                Ok(row) => (row.name(), put(self, row)),
-                Err(error) => (named(&error), Err(error)),
+        for row in self.source.rows::<T>()? {
+            let name = match &row {
+                Ok(row) => row.name(),
+                Err(StoreError::Corrupt { row, .. }) => row.clone(),
+                Err(_) => "?".to_owned(),
             };
-            match outcome {
-                Ok(fate) => account.count(fate),
+            let fate = match row.and_then(|row| put(self, row)) {
                 // The database's own faults are no row's.
                 Err(error @ (StoreError::Sqlite(_) | StoreError::Io(_))) => return Err(error),
-                Err(error) if weight == Weight::Passing => account.drop_row(name, error),
-                Err(error) => account.refuse(name, error),
-            }
+                Err(error) => broken(error.to_string()),
+                Ok(fate) => fate,
+            };
+            account.enter(1, name, fate);
         }
-        self.taken.tables.push(account);
-        Ok(())
+        let tables = &mut self.taken.report.tables;
+        tables.push(account);
+        Ok(tables.last_mut().expect("it was pushed"))
     }
 
     fn adopt<T: Row>(&self, row: &T) -> Result<Fate> {
@@ -319,36 +260,41 @@ impl Rows<'_> {
         self.chats.get(&id).cloned().unwrap_or(id)
     }
 
+    fn require_group<T: Row>(&self, row: &T, agent_group_id: &str) -> Result<()> {
+        match self.taken.groups.iter().any(|group| group.id == agent_group_id) {
+            true => Ok(()),
+            false => Err(refused(row, "it is of an agent group that does not come along".to_owned())),
+        }
+    }
+
+    fn note(&mut self, note: String) {
+        self.taken.report.notes.push(note);
+    }
+
     fn note_provider(&mut self, whose: &str, provider: Option<&str>) {
         if let Some(provider) = provider.filter(|name| !name.is_empty() && !PROVIDERS.contains(name)) {
             let known = PROVIDERS.join(", ");
-            self.taken.notes.push(format!(
+            self.note(format!(
                 "`{whose}` uses the provider `{provider}`, which this nanoclaw does not have (it has {known})"
             ));
         }
     }
+}
 
-    /// The account of the table that was done last.
-    fn last_account(&mut self) -> &mut Account {
-        self.taken.tables.last_mut().expect("a table was done before")
+fn ensured_fate<T>(ensured: &Ensured<T>) -> Fate {
+    match ensured {
+        Ensured::Created(_) => Fate::Imported,
+        Ensured::Existing(_) => Fate::AlreadyThere,
     }
 }
 
-fn fate(inserted: Inserted) -> Fate {
+fn inserted_fate(inserted: Inserted) -> Fate {
     match inserted {
         Inserted::New => Fate::Imported,
         Inserted::AlreadyThere => Fate::AlreadyThere,
     }
 }
 
-fn refused<T: Row>(row: &T, problem: impl Into<String>) -> StoreError {
-    StoreError::Invalid { noun: T::NOUN, id: row.name(), problem: problem.into() }
-}
-
-/// The row that cannot be read.
-fn named(error: &StoreError) -> String {
-    match error {
-        StoreError::Corrupt { row, .. } => row.clone(),
-        _ => "?".to_owned(),
-    }
+fn refused<T: Row>(row: &T, problem: String) -> StoreError {
+    StoreError::Invalid { noun: T::NOUN, id: row.name(), problem }
 }

@@ -109,7 +109,7 @@ fn picture(folder: &Path) -> BTreeMap<PathBuf, (u32, u64)> {
     found
 }
 
-fn account<'a>(report: &'a Report, name: &str) -> &'a super::Account {
+fn account<'a>(report: &'a Report, name: &str) -> &'a super::report::Account {
     report.tables.iter().find(|account| account.name == name).unwrap_or_else(|| panic!("no account of {name}"))
 }
 
@@ -286,13 +286,12 @@ fn a_failure_after_the_folders_moved_in_moves_them_back() {
     let report = world.import(Mode::DryRun).unwrap();
     assert_eq!(report.refused(), 0);
     let home = world.home();
-    let old = super::OldInstall::find(&home, &world.old()).unwrap();
-    let scratch = super::Scratch::create().unwrap();
-    let source = old.copy_database(&scratch).unwrap();
-    let (_, plan) = super::rehearse(&home, &old, &source, &scratch, NOW).unwrap();
+    let scratch = super::Scratch::create(world.tmp.path()).unwrap();
+    let old = super::OldInstall::open(&home, &world.old(), &scratch).unwrap();
+    let (_, plan) = super::rehearse(&home, &old, &scratch, NOW).unwrap();
     let before = picture(home.root());
     let mut stage = super::Stage::create(&home).unwrap();
-    stage.fill(&plan).unwrap();
+    stage.fill(&old.root, &plan).unwrap();
     stage.move_in(&plan).unwrap();
     assert!(home.group("andy").join("CLAUDE.local.md").exists());
     drop(stage);

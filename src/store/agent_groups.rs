@@ -1,8 +1,11 @@
-//! Agent groups: a workspace with its folder, memory and personality.
+//! Agent groups - a workspace with its folder, memory and personality - and what their containers
+//! are made of. Every group has a container configuration.
 
 use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
-use super::{CliScope, ContainerConfig, Result, Store, StoreError};
+use super::{Result, Store, StoreError};
 
 /// Longest id; it becomes part of image and container names. characters.
 const MAX_ID_CHARS: usize = 50;
@@ -12,7 +15,6 @@ const MAX_FOLDER_CHARS: usize = 64;
 const SHARED_FOLDER: &str = "global";
 
 table! {
-    /// A row of `agent_groups`.
     pub struct AgentGroup in "agent_groups" as "agent group", key 1 {
         /// `^[a-z][a-z0-9-]{0,49}$`: it names images, folders and gateway agents.
         id: String,
@@ -21,6 +23,87 @@ table! {
         folder: String,
         agent_provider: Option<String>,
         created_at: Timestamp,
+    }
+}
+
+text_enum! {
+    /// What the agent may do with the `nanoclaw` command line.
+    #[derive(Default)]
+    pub enum CliScope {
+        Disabled = "disabled",
+        /// Look at and change its own group.
+        #[default]
+        Group = "group",
+        /// Everything, creating agents included: the group is privileged.
+        Global = "global",
+    }
+}
+
+text_enum! {
+    /// What a container reaches besides the gateway's socket.
+    pub enum NetworkMode {
+        None = "none",
+        Bridge = "bridge",
+    }
+}
+
+/// Which skills a group's agents have. As JSON: `"all"`, or a list of names.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(try_from = "Value", into = "Value")]
+pub enum Skills {
+    #[default]
+    All,
+    Named(Vec<String>),
+}
+
+impl From<Skills> for Value {
+    fn from(skills: Skills) -> Value {
+        match skills {
+            Skills::All => "all".into(),
+            Skills::Named(names) => names.into(),
+        }
+    }
+}
+
+impl TryFrom<Value> for Skills {
+    type Error = serde_json::Error;
+
+    fn try_from(value: Value) -> Result<Skills, serde_json::Error> {
+        if value == "all" {
+            return Ok(Skills::All);
+        }
+        serde_json::from_value(value).map(Skills::Named)
+    }
+}
+
+json_column!(Skills);
+
+table! {
+    /// `None` means the host's default throughout.
+    #[derive(Default)]
+    pub struct ContainerConfig in "container_configs" as "container config", key 1 {
+        agent_group_id: String,
+        provider: Option<String>,
+        model: Option<String>,
+        effort: Option<String>,
+        image_tag: Option<String>,
+        assistant_name: Option<String>,
+        max_messages_per_prompt: Option<u32>,
+        skills: Skills,
+        /// Name to `{command, args, env}`; each entry is judged alone when a container is made.
+        mcp_servers: Map<String, Value>,
+        packages_apt: Vec<String>,
+        packages_npm: Vec<String>,
+        /// Each entry is judged alone, so that a malformed one stops only itself.
+        additional_mounts: Vec<Value>,
+        cli_scope: CliScope,
+        /// As docker takes it, such as `512m`.
+        memory: Option<String>,
+        /// As docker takes it, such as `1.5`.
+        cpus: Option<String>,
+        pids: Option<u32>,
+        network: Option<NetworkMode>,
+        updated_at: Timestamp,
     }
 }
 
@@ -43,10 +126,15 @@ pub fn validate_folder(folder: &str) -> Result<()> {
     {
         return Ok(());
     }
-    Err(StoreError::invalid::<AgentGroup>(
-        folder,
-        "a folder is a letter or digit, then up to 63 of a-z, A-Z, 0-9, - and _; `global` is taken",
-    ))
+    let problem = "a folder is a letter or digit, then up to 63 of a-z, A-Z, 0-9, - and _; `global` is taken";
+    Err(StoreError::invalid::<AgentGroup>(folder, problem))
+}
+
+impl ContainerConfig {
+    /// The configuration of a new group: the host's defaults, all skills, scope `group`.
+    pub fn new(agent_group_id: &str, now: Timestamp) -> ContainerConfig {
+        ContainerConfig { agent_group_id: agent_group_id.to_owned(), updated_at: now, ..ContainerConfig::default() }
+    }
 }
 
 impl Store {
@@ -69,22 +157,40 @@ impl Store {
         self.get(id)
     }
 
-    pub fn find_agent_group_by_folder(&self, folder: &str) -> Result<Option<AgentGroup>> {
+    pub(crate) fn find_agent_group_by_folder(&self, folder: &str) -> Result<Option<AgentGroup>> {
         self.find("WHERE folder = ?1", &[&folder])
     }
 
     /// The group meant by an id, a folder or a name that only one group has.
-    pub fn resolve_agent_group(&self, word: &str) -> Result<AgentGroup> {
-        self.resolve(&["WHERE id = ?1", "WHERE folder = ?1", "WHERE name = ?1"], word)
+    pub(crate) fn resolve_agent_group(&self, word: &str) -> Result<AgentGroup> {
+        for tail in ["WHERE id = ?1", "WHERE folder = ?1", "WHERE name = ?1"] {
+            let mut found: Vec<AgentGroup> = self.all(tail, &[&word])?;
+            if found.len() > 1 {
+                let ids: Vec<_> = found.into_iter().map(|group| group.id).collect();
+                return Err(StoreError::invalid::<AgentGroup>(word, format!("that is several: {}", ids.join(", "))));
+            }
+            if let Some(group) = found.pop() {
+                return Ok(group);
+            }
+        }
+        Err(StoreError::not_found::<AgentGroup>(word))
     }
 
     /// All groups, the oldest first.
-    pub fn agent_groups(&self) -> Result<Vec<AgentGroup>> {
+    pub(crate) fn agent_groups(&self) -> Result<Vec<AgentGroup>> {
         self.all("ORDER BY rowid", &[])
     }
 
-    pub fn update_agent_group(&self, group: &AgentGroup) -> Result<()> {
+    pub(crate) fn update_agent_group(&self, group: &AgentGroup) -> Result<()> {
         validate_folder(&group.folder)?;
         self.update(group)
+    }
+
+    pub fn container_config(&self, agent_group_id: &str) -> Result<ContainerConfig> {
+        self.get(agent_group_id)
+    }
+
+    pub fn put_container_config(&self, config: &ContainerConfig) -> Result<()> {
+        self.put(config)
     }
 }

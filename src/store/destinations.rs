@@ -1,14 +1,9 @@
 //! Destinations: the names by which an agent knows chats and agents, and its permission to
-//! write to them.
-//!
-//! The table is written by [`Store::grant_destination`] and by the deletion behind every
-//! `revoke_*`, and nowhere else. Whoever calls them projects the change into the live sessions of
-//! the agent; the returned rows say whose.
+//! write to them. Whoever changes them projects the change into the agent's live sessions.
 
 use jiff::Timestamp;
 use nanoclaw_session::row::DestinationType;
 
-use super::table::ToColumn;
 use super::{AgentGroup, Ensured, MessagingGroup, Result, Store, StoreError};
 
 /// Longest local name. characters.
@@ -17,7 +12,6 @@ const MAX_NAME_CHARS: usize = 50;
 const MAX_BASE_CHARS: usize = 40;
 
 table! {
-    /// A row of `agent_destinations`.
     pub struct Destination in "agent_destinations" as "destination", key 2 {
         agent_group_id: String,
         /// `[a-z0-9-]+`, unique for the agent.
@@ -29,12 +23,12 @@ table! {
     }
 }
 
-/// What a destination leads to.
+/// What a destination leads to, by id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Target<'a> {
-    /// A messaging group, by id.
+    /// A messaging group.
     Channel(&'a str),
-    /// An agent group, by id.
+    /// An agent group.
     Agent(&'a str),
 }
 
@@ -65,75 +59,54 @@ pub fn local_name(wanted: &str) -> Option<String> {
     (!name.is_empty()).then(|| name.to_owned())
 }
 
-fn validate_local_name(name: &str) -> Result<()> {
-    let legal = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
-    if name.is_empty() || name.len() > MAX_NAME_CHARS || !name.chars().all(legal) {
-        let problem = "a name is 1 to 50 of a-z, 0-9 and -";
-        return Err(StoreError::invalid::<Destination>(name, problem));
-    }
-    Ok(())
-}
-
 impl Store {
     /// Gives the agent a destination under exactly this name. The same grant again changes
     /// nothing; a name that leads elsewhere is a [`StoreError::Conflict`].
-    pub fn grant_destination(
+    pub(crate) fn grant_destination(
         &self,
         agent_group_id: &str,
         name: &str,
         target: Target<'_>,
         now: Timestamp,
     ) -> Result<Ensured<Destination>> {
-        let (target_type, target_id) = target.parts();
-        let wanted = Destination {
-            agent_group_id: agent_group_id.to_owned(),
-            local_name: name.to_owned(),
-            target_type,
-            target_id: target_id.to_owned(),
-            created_at: now,
-        };
-        validate_local_name(name)?;
+        let legal = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+        if name.is_empty() || name.len() > MAX_NAME_CHARS || !name.chars().all(legal) {
+            return Err(StoreError::invalid::<Destination>(name, "a name is 1 to 50 of a-z, 0-9 and -"));
+        }
         self.transaction(|| {
             match target {
                 Target::Channel(id) => drop(self.get::<MessagingGroup>(id)?),
                 Target::Agent(id) => drop(self.get::<AgentGroup>(id)?),
             }
-            match self.find_destination(agent_group_id, name)? {
-                Some(existing) if (existing.target_type, existing.target_id.as_str()) == target.parts() => {
-                    Ok(Ensured::Existing(existing))
-                }
-                _ => {
-                    self.insert(&wanted)?;
-                    Ok(Ensured::Created(wanted))
-                }
+            let (target_type, target_id) = target.parts();
+            let there = self.find_destination(agent_group_id, name)?;
+            if let Some(same) = there.filter(|row| (row.target_type, row.target_id.as_str()) == target.parts()) {
+                return Ok(Ensured::Existing(same));
             }
+            let granted = Destination {
+                agent_group_id: agent_group_id.to_owned(),
+                local_name: name.to_owned(),
+                target_type,
+                target_id: target_id.to_owned(),
+                created_at: now,
+            };
+            self.insert(&granted)?;
+            Ok(Ensured::Created(granted))
         })
     }
 
-    /// Takes a destination away and returns it.
-    pub fn revoke_destination(&self, agent_group_id: &str, name: &str) -> Result<Destination> {
-        self.revoke("WHERE agent_group_id = ?1 AND local_name = ?2", &[&agent_group_id, &name])?
-            .pop()
-            .ok_or_else(|| StoreError::not_found::<Destination>(name))
+    /// Takes a destination away.
+    pub(crate) fn revoke_destination(&self, agent_group_id: &str, name: &str) -> Result<()> {
+        let tail = "WHERE agent_group_id = ?1 AND local_name = ?2";
+        self.remove::<Destination>(name, tail, &[&agent_group_id, &name])
     }
 
-    /// Takes the agent's destinations to `target` away and returns them.
-    pub fn revoke_destinations_to(&self, agent_group_id: &str, target: Target<'_>) -> Result<Vec<Destination>> {
-        let (kind, id) = target.parts();
-        self.revoke("WHERE agent_group_id = ?1 AND target_type = ?2 AND target_id = ?3", &[&agent_group_id, &kind, &id])
-    }
-
-    /// The only deletion from the table.
-    pub(super) fn revoke(&self, tail: &str, binds: &[&dyn ToColumn]) -> Result<Vec<Destination>> {
-        self.take(tail, binds)
-    }
-
-    pub fn find_destination(&self, agent_group_id: &str, name: &str) -> Result<Option<Destination>> {
+    pub(crate) fn find_destination(&self, agent_group_id: &str, name: &str) -> Result<Option<Destination>> {
         self.find("WHERE agent_group_id = ?1 AND local_name = ?2", &[&agent_group_id, &name])
     }
 
     /// Whether, and under which name, the agent may write to `target`.
-    pub fn find_destination_to(&self, agent_group_id: &str, target: Target<'_>) -> Result<Option<Destination>> {
+    pub(crate) fn find_destination_to(&self, agent_group_id: &str, target: Target<'_>) -> Result<Option<Destination>> {
         let (kind, id) = target.parts();
         self.find(
             "WHERE agent_group_id = ?1 AND target_type = ?2 AND target_id = ?3 ORDER BY rowid",
@@ -141,23 +114,22 @@ impl Store {
         )
     }
 
-    pub fn destinations(&self) -> Result<Vec<Destination>> {
+    pub(crate) fn destinations(&self) -> Result<Vec<Destination>> {
         self.all("ORDER BY agent_group_id, local_name", &[])
     }
 
-    pub fn destinations_of(&self, agent_group_id: &str) -> Result<Vec<Destination>> {
+    pub(crate) fn destinations_of(&self, agent_group_id: &str) -> Result<Vec<Destination>> {
         self.all("WHERE agent_group_id = ?1 ORDER BY local_name", &[&agent_group_id])
     }
 
     /// A name for a new destination of the agent: `wanted` normalised (or `fallback`, where
     /// nothing of it is left), with `-2`, `-3`, ... when it is taken.
-    pub fn free_local_name(&self, agent_group_id: &str, wanted: &str, fallback: &str) -> Result<String> {
+    pub(crate) fn free_local_name(&self, agent_group_id: &str, wanted: &str, fallback: &str) -> Result<String> {
         let base = local_name(wanted).or_else(|| local_name(fallback)).unwrap_or_else(|| "chat".to_owned());
-        let mut name = base.clone();
-        let mut suffix = 2;
+        let (mut name, mut suffix) = (base.clone(), 1);
         while self.find_destination(agent_group_id, &name)?.is_some() {
-            name = format!("{base}-{suffix}");
             suffix += 1;
+            name = format!("{base}-{suffix}");
         }
         Ok(name)
     }

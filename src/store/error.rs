@@ -14,53 +14,24 @@ pub type Result<T, E = StoreError> = std::result::Result<T, E>;
 #[derive(Debug)]
 pub enum StoreError {
     /// There is no such row (or, for the noun `database`, no such file).
-    NotFound {
-        noun: &'static str,
-        id: String,
-    },
-    /// Another row has the id, the name or the pair that must be unique.
-    Conflict {
-        noun: &'static str,
-        id: String,
-        /// What is taken, such as `agent_groups.folder`.
-        taken: String,
-    },
+    NotFound { noun: &'static str, id: String },
+    /// Another row has what must be unique: the id or, such as `agent_groups.folder`, what is `taken`.
+    Conflict { noun: &'static str, id: String, taken: String },
     /// It is not deleted because of what depends on it.
-    InUse {
-        noun: &'static str,
-        id: String,
-        by: Vec<Dependent>,
-    },
+    InUse { noun: &'static str, id: String, by: Vec<Dependent> },
     /// The row breaks a rule of its table.
-    Invalid {
-        noun: &'static str,
-        id: String,
-        problem: String,
-    },
+    Invalid { noun: &'static str, id: String, problem: String },
     /// A stored value is none that this version knows.
-    Corrupt {
-        table: &'static str,
-        row: String,
-        column: &'static str,
-        problem: String,
-    },
+    Corrupt { table: &'static str, row: String, column: &'static str, problem: String },
     /// The database was written by a newer nanoclaw.
-    NewerSchema {
-        found: i64,
-        known: i64,
-    },
+    NewerSchema { found: i64, known: i64 },
     /// The database must be migrated first, and was opened for reading only.
-    OlderSchema {
-        found: i64,
-        known: i64,
-    },
+    OlderSchema { found: i64, known: i64 },
     /// The database has a history that is not ours, such as NanoClaw's own `v2.db`.
-    ForeignSchema {
-        version: i64,
-        name: String,
-    },
+    ForeignSchema { version: i64, name: String },
     /// The database file could not be created.
     Io(std::io::Error),
+    /// Any other fault, in SQLite's words.
     Sqlite(rusqlite::Error),
 }
 
@@ -96,34 +67,16 @@ impl StoreError {
             _ => self,
         }
     }
-
-    /// Whether the same call may succeed later without anybody changing the data: the file is
-    /// locked, or the disk is full or failing.
-    pub fn is_transient(&self) -> bool {
-        use rusqlite::ErrorCode::{DatabaseBusy, DatabaseLocked, DiskFull, SystemIoFailure};
-        match self {
-            StoreError::Sqlite(error) => {
-                matches!(error.sqlite_error_code(), Some(DatabaseBusy | DatabaseLocked | DiskFull | SystemIoFailure))
-            }
-            _ => false,
-        }
-    }
 }
 
 impl fmt::Display for StoreError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             StoreError::NotFound { noun, id } => write!(f, "there is no {noun} `{id}`"),
-            StoreError::Conflict { noun, id, taken } => {
-                write!(f, "{noun} `{id}`: already taken ({taken})")
-            }
+            StoreError::Conflict { noun, id, taken } => write!(f, "{noun} `{id}`: already taken ({taken})"),
             StoreError::InUse { noun, id, by } => {
-                write!(f, "{noun} `{id}` is in use by ")?;
-                for (n, dependent) in by.iter().enumerate() {
-                    let glue = if n == 0 { "" } else { ", " };
-                    write!(f, "{glue}{dependent}")?;
-                }
-                Ok(())
+                let by: Vec<_> = by.iter().map(Dependent::to_string).collect();
+                write!(f, "{noun} `{id}` is in use by {}", by.join(", "))
             }
             StoreError::Invalid { noun, id, problem } => write!(f, "{noun} `{id}`: {problem}"),
             StoreError::Corrupt { table, row, column, problem } => {

@@ -23,7 +23,6 @@ text_enum! {
 }
 
 table! {
-    /// A row of `host_outbox`.
     pub struct HostMessage in "host_outbox" as "host message", key 1 {
         id: String,
         channel_type: String,
@@ -67,74 +66,48 @@ impl HostMessage {
 
 impl Store {
     /// Adds a message, unless one with its `dedup_key` was taken before.
-    pub fn enqueue_host_message(&self, message: &HostMessage) -> Result<Inserted> {
+    pub(crate) fn enqueue_host_message(&self, message: &HostMessage) -> Result<Inserted> {
         match message.dedup_key {
             Some(_) => self.insert_absent(message),
             None => self.insert(message).map(|()| Inserted::New),
         }
     }
 
-    pub fn find_host_message(&self, id: &str) -> Result<Option<HostMessage>> {
+    pub(crate) fn find_host_message(&self, id: &str) -> Result<Option<HostMessage>> {
         self.find("WHERE id = ?1", &[&id])
     }
 
     /// What was said under this key, as long as the key is not released.
-    pub fn find_host_message_by_key(&self, dedup_key: &str) -> Result<Option<HostMessage>> {
+    pub(crate) fn find_host_message_by_key(&self, dedup_key: &str) -> Result<Option<HostMessage>> {
         self.find("WHERE dedup_key = ?1", &[&dedup_key])
     }
 
     /// The pending messages, due or not, in the order they were added.
-    pub fn pending_host_messages(&self, limit: u32) -> Result<Vec<HostMessage>> {
+    pub(crate) fn pending_host_messages(&self, limit: u32) -> Result<Vec<HostMessage>> {
         self.all("WHERE status = ?1 ORDER BY seq LIMIT ?2", &[&OutboxStatus::Pending, &limit])
     }
 
-    /// The pending messages that may be tried at `now`, in the order they were added.
-    pub fn due_host_messages(&self, now: Timestamp, limit: u32) -> Result<Vec<HostMessage>> {
-        let tail = format!(
-            "WHERE status = 'pending'
-               AND (deliver_after IS NULL OR {deliver_after} <= {now})
-               AND (next_attempt_at IS NULL OR {next_attempt_at} <= {now})
-             ORDER BY seq LIMIT ?2",
-            deliver_after = comparable("deliver_after"),
-            next_attempt_at = comparable("next_attempt_at"),
-            now = comparable("?1"),
-        );
-        self.all(&tail, &[&now, &limit])
-    }
-
-    pub fn mark_host_delivered(&self, id: &str, platform_message_id: Option<&str>) -> Result<()> {
-        self.execute_on::<HostMessage>(
-            id,
-            "UPDATE host_outbox SET status = ?2, platform_message_id = ?3, attempts = attempts + 1,
-               next_attempt_at = NULL, last_error = NULL WHERE id = ?1",
-            &[&id, &OutboxStatus::Delivered, &platform_message_id],
-        )
+    pub(crate) fn mark_host_delivered(&self, id: &str, platform_message_id: Option<&str>) -> Result<()> {
+        let sets = "status = ?2, platform_message_id = ?3, attempts = attempts + 1,
+            next_attempt_at = NULL, last_error = NULL";
+        self.set::<HostMessage>(id, sets, &[&OutboxStatus::Delivered, &platform_message_id])
     }
 
     /// Gives the message up.
-    pub fn mark_host_failed(&self, id: &str, error: &str) -> Result<()> {
-        self.execute_on::<HostMessage>(
-            id,
-            "UPDATE host_outbox SET status = ?2, last_error = ?3, attempts = attempts + 1,
-               next_attempt_at = NULL WHERE id = ?1",
-            &[&id, &OutboxStatus::Failed, &error],
-        )
+    pub(crate) fn mark_host_failed(&self, id: &str, error: &str) -> Result<()> {
+        let sets = "status = ?2, last_error = ?3, attempts = attempts + 1, next_attempt_at = NULL";
+        self.set::<HostMessage>(id, sets, &[&OutboxStatus::Failed, &error])
     }
 
     /// Counts a failed attempt; the message is due again at `next_attempt_at`.
-    pub fn retry_host_message(&self, id: &str, next_attempt_at: Timestamp, error: &str) -> Result<()> {
-        self.execute_on::<HostMessage>(
-            id,
-            "UPDATE host_outbox SET attempts = attempts + 1, next_attempt_at = ?2, last_error = ?3
-             WHERE id = ?1",
-            &[&id, &next_attempt_at, &error],
-        )
+    pub(crate) fn retry_host_message(&self, id: &str, next_attempt_at: Timestamp, error: &str) -> Result<()> {
+        let sets = "attempts = attempts + 1, next_attempt_at = ?2, last_error = ?3";
+        self.set::<HostMessage>(id, sets, &[&next_attempt_at, &error])
     }
 
     /// Lets a notice be said again: what it was about is over.
-    pub fn release_dedup_key(&self, dedup_key: &str) -> Result<()> {
-        self.execute("UPDATE host_outbox SET dedup_key = NULL WHERE dedup_key = ?1", &[&dedup_key])?;
-        Ok(())
+    pub(crate) fn release_dedup_key(&self, dedup_key: &str) -> Result<()> {
+        self.execute("UPDATE host_outbox SET dedup_key = NULL WHERE dedup_key = ?1", &[&dedup_key]).map(drop)
     }
 
     /// Deletes the finished messages made before `before`; returns how many.

@@ -1,29 +1,47 @@
 //! The database of another program's install, NanoClaw's `v2.db`, read row by row.
 //!
-//! What is there counts, not the version it names: a column that is missing has a default, a row
-//! that cannot be read is an error of its own and does not hide the others. The file is a private
-//! copy: SQLite may have to roll back or to replay what its owner left beside it.
-//!
-//! Failure: an error names the table, the row and the column. Nothing but the copy is written.
+//! The file is a private copy: SQLite may have to roll back or to replay what its owner left beside
+//! it, and it is brought to the newest schema. What is there counts, not the version it names, and a
+//! row that cannot be read is an error of its own, which names table, row and column.
 
-use std::collections::BTreeMap;
 use std::path::Path;
 
-use jiff::Timestamp;
 use rusqlite::{Connection, OpenFlags};
-use serde_json::Value;
 
-use super::table::{Fields, Row};
-use super::{EngageMode, IgnoredMessagePolicy, Result, SenderScope, SessionMode, Store, StoreError, Wiring};
+use super::{Result, Row, Store, StoreError, Wiring};
+
+/// What a column holds that some version of the schema lacks or may leave NULL: an SQL literal.
+const DEFAULTS: [(&str, &str); 11] = [
+    ("cli_scope", "'group'"),
+    ("container_status", "'stopped'"),
+    ("engage_mode", "'mention'"),
+    ("ignored_message_policy", "'drop'"),
+    ("is_group", "0"),
+    ("options_json", "'[]'"),
+    ("priority", "0"),
+    ("sender_scope", "'all'"),
+    ("session_mode", "'shared'"),
+    ("status", "'active'"),
+    ("title", "''"),
+];
+
+/// NanoClaw's own migration to engage modes. Rules that are no JSON count as none.
+const TO_ENGAGE_MODES: &str = "
+    ALTER TABLE messaging_group_agents ADD COLUMN engage_mode TEXT;
+    ALTER TABLE messaging_group_agents ADD COLUMN engage_pattern TEXT;
+    ALTER TABLE messaging_group_agents ADD COLUMN sender_scope TEXT;
+    UPDATE messaging_group_agents SET trigger_rules = '{}' WHERE json_valid(trigger_rules) IS NOT 1;
+    UPDATE messaging_group_agents SET sender_scope = 'known' WHERE response_scope = 'allowlisted';
+    UPDATE messaging_group_agents SET engage_mode = 'pattern', engage_pattern = '.'
+      WHERE response_scope = 'all' OR json_type(trigger_rules, '$.requiresTrigger') = 'false';
+    UPDATE messaging_group_agents SET engage_mode = 'pattern', engage_pattern = trigger_rules ->> 'pattern'
+      WHERE json_type(trigger_rules, '$.pattern') = 'text' AND trigger_rules ->> 'pattern' <> '';";
 
 /// A copy of a foreign `v2.db`.
 #[derive(Debug)]
 pub struct LegacyDb {
     connection: Connection,
 }
-
-/// What a column holds where the database has no such column, or NULL: an SQL literal.
-pub type LegacyDefault = (&'static str, &'static str);
 
 impl LegacyDb {
     /// Opens the private copy at `path`; what lies beside it (`-wal`, `-journal`) is applied.
@@ -39,105 +57,51 @@ impl LegacyDb {
         if check != "ok" {
             return Err(invalid(format!("it is damaged: {check}")));
         }
-        connection.execute_batch("PRAGMA query_only=ON")?;
-        if !connection.table_exists(None, "agent_groups")? {
+        let db = LegacyDb { connection };
+        if !db.has_column("agent_groups", "id")? {
             return Err(invalid("it has no table agent_groups: no database of NanoClaw v2".to_owned()));
         }
-        Ok(LegacyDb { connection })
+        if db.has_column(Wiring::TABLE, "trigger_rules")? && !db.has_column(Wiring::TABLE, "engage_mode")? {
+            db.connection.execute_batch(TO_ENGAGE_MODES)?;
+        }
+        Ok(db)
     }
 
     /// Every table with the number of its rows.
-    ///
-    /// # Errors
-    /// SQLite's.
-    pub fn tables(&self) -> Result<BTreeMap<String, u64>> {
-        let mut statement = self.connection.prepare(
-            "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\'",
+    pub fn tables(&self) -> Result<Vec<(String, i64)>> {
+        let mut names = self.connection.prepare(
+            "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite!_%' ESCAPE '!' ORDER BY name",
         )?;
-        let names = statement.query_map([], |row| row.get(0))?.collect::<rusqlite::Result<Vec<String>>>()?;
-        let mut tables = BTreeMap::new();
-        for name in names {
+        let counted = names.query_map([], |row| {
+            let name: String = row.get(0)?;
             let sql = format!("SELECT count(*) FROM \"{}\"", name.replace('"', "\"\""));
-            let count: i64 = self.connection.query_row(&sql, [], |row| row.get(0))?;
-            tables.insert(name, count.unsigned_abs());
-        }
-        Ok(tables)
+            Ok((name, self.connection.query_row(&sql, [], |row| row.get(0))?))
+        })?;
+        Ok(counted.collect::<rusqlite::Result<_>>()?)
     }
 
     /// Whether the table exists and has the column.
-    ///
-    /// # Errors
-    /// SQLite's.
     pub fn has_column(&self, table: &str, column: &str) -> Result<bool> {
         Ok(self.connection.column_exists(None, table, column)?)
     }
 
     /// The rows of a table in the order they were written, each of them or what is wrong with it.
     /// No rows where there is no such table.
-    ///
-    /// # Errors
-    /// SQLite's; the rows' own are inside.
-    pub fn rows<T: Row>(&self, defaults: &[LegacyDefault]) -> Result<Vec<Result<T>>> {
+    pub fn rows<T: Row>(&self) -> Result<Vec<Result<T>>> {
         if !self.connection.table_exists(None, T::TABLE)? {
             return Ok(Vec::new());
         }
         let mut wanted = Vec::new();
         for column in T::COLUMNS {
-            let default = defaults.iter().find(|(name, _)| name == column).map_or("NULL", |(_, value)| value);
+            let default = DEFAULTS.iter().find(|(name, _)| name == column).map_or("NULL", |(_, value)| value);
             let there = self.has_column(T::TABLE, column)?;
-            wanted.push(if there { format!("coalesce({column}, {default})") } else { default.to_owned() });
+            let value = if there { format!("coalesce({column}, {default})") } else { default.to_owned() };
+            wanted.push(format!("{value} AS {column}"));
         }
         let sql = format!("SELECT {} FROM {} ORDER BY rowid", wanted.join(", "), T::TABLE);
         let mut statement = self.connection.prepare(&sql)?;
-        let mut rows = statement.query([])?;
-        let mut found = Vec::new();
-        while let Some(row) = rows.next()? {
-            found.push(T::read(&mut Fields::of::<T>(row)));
-        }
-        Ok(found)
-    }
-}
-
-table! {
-    /// A wiring as NanoClaw kept it before it had engage modes.
-    pub struct LegacyWiring in "messaging_group_agents" as "wiring", key 1 {
-        id: String,
-        messaging_group_id: String,
-        agent_group_id: String,
-        /// JSON: `pattern` and `requiresTrigger`.
-        trigger_rules: Option<String>,
-        /// `all`, `triggered` or `allowlisted`.
-        response_scope: Option<String>,
-        session_mode: SessionMode,
-        priority: i64,
-        created_at: Timestamp,
-    }
-}
-
-impl LegacyWiring {
-    /// The wiring that NanoClaw's own migration to engage modes makes of it. Rules that are no JSON
-    /// count as none.
-    pub fn into_wiring(self) -> Wiring {
-        let rules = self.trigger_rules.as_deref().and_then(|text| serde_json::from_str::<Value>(text).ok());
-        let rule = |name: &str| rules.as_ref().and_then(|rules| rules.get(name));
-        let scope = self.response_scope.as_deref();
-        let pattern = match rule("pattern").and_then(Value::as_str) {
-            Some(pattern) if !pattern.is_empty() => Some(pattern.to_owned()),
-            _ if rule("requiresTrigger") == Some(&Value::Bool(false)) || scope == Some("all") => Some(".".to_owned()),
-            _ => None,
-        };
-        Wiring {
-            id: self.id,
-            messaging_group_id: self.messaging_group_id,
-            agent_group_id: self.agent_group_id,
-            engage_mode: if pattern.is_some() { EngageMode::Pattern } else { EngageMode::Mention },
-            engage_pattern: pattern,
-            sender_scope: if scope == Some("allowlisted") { SenderScope::Known } else { SenderScope::All },
-            ignored_message_policy: IgnoredMessagePolicy::Drop,
-            session_mode: self.session_mode,
-            priority: self.priority,
-            created_at: self.created_at,
-        }
+        let rows = statement.query_map([], |row| Ok(T::read(row)))?;
+        Ok(rows.collect::<rusqlite::Result<_>>()?)
     }
 }
 

@@ -1,6 +1,8 @@
-//! Sessions: one conversation of one agent group, with a folder and at most one container.
+//! Sessions - one conversation of one agent group, with a folder and at most one container - and
+//! when each next has something to do, so that neither the sweep nor `tasks` opens every file.
 
 use jiff::Timestamp;
+use nanoclaw_session::time::comparable;
 
 use super::{Ensured, Result, Store};
 
@@ -24,7 +26,6 @@ text_enum! {
 }
 
 table! {
-    /// A row of `sessions`.
     pub struct Session in "sessions" as "session", key 1 {
         id: String,
         agent_group_id: String,
@@ -38,6 +39,14 @@ table! {
         /// The last inbound write.
         last_active: Option<Timestamp>,
         created_at: Timestamp,
+    }
+}
+
+table! {
+    /// A session without one has nothing ahead of it.
+    pub struct Due in "due" as "due time", key 1 {
+        session_id: String,
+        next_due_at: Timestamp,
     }
 }
 
@@ -68,12 +77,8 @@ impl Store {
     /// The active session with the group, chat and thread of `session`, or `session`, added.
     pub fn ensure_session(&self, session: &Session) -> Result<Ensured<Session>> {
         self.transaction(|| {
-            let found = self.find_session(
-                &session.agent_group_id,
-                session.messaging_group_id.as_deref(),
-                session.thread_id.as_deref(),
-            )?;
-            if let Some(existing) = found {
+            let (chat, thread) = (session.messaging_group_id.as_deref(), session.thread_id.as_deref());
+            if let Some(existing) = self.find_session(&session.agent_group_id, chat, thread)? {
                 return Ok(Ensured::Existing(existing));
             }
             self.insert(session)?;
@@ -86,7 +91,7 @@ impl Store {
     }
 
     /// The active session with exactly this group, chat and thread.
-    pub fn find_session(
+    pub(crate) fn find_session(
         &self,
         agent_group_id: &str,
         messaging_group_id: Option<&str>,
@@ -99,16 +104,8 @@ impl Store {
         )
     }
 
-    /// The newest active session of the group, whatever its chat.
-    pub fn find_newest_session(&self, agent_group_id: &str) -> Result<Option<Session>> {
-        self.find(
-            "WHERE agent_group_id = ?1 AND status = ?2 ORDER BY rowid DESC LIMIT 1",
-            &[&agent_group_id, &SessionStatus::Active],
-        )
-    }
-
     /// All sessions, closed ones too, the oldest first.
-    pub fn sessions(&self) -> Result<Vec<Session>> {
+    pub(crate) fn sessions(&self) -> Result<Vec<Session>> {
         self.all("ORDER BY rowid", &[])
     }
 
@@ -116,31 +113,54 @@ impl Store {
         self.all("WHERE status = ?1 ORDER BY rowid", &[&SessionStatus::Active])
     }
 
-    pub fn active_sessions_of(&self, agent_group_id: &str) -> Result<Vec<Session>> {
+    pub(crate) fn active_sessions_of(&self, agent_group_id: &str) -> Result<Vec<Session>> {
         self.all("WHERE agent_group_id = ?1 AND status = ?2 ORDER BY rowid", &[&agent_group_id, &SessionStatus::Active])
     }
 
     /// Remembers an inbound write.
-    pub fn touch_session(&self, id: &str, now: Timestamp) -> Result<()> {
-        self.execute_on::<Session>(id, "UPDATE sessions SET last_active = ?2 WHERE id = ?1", &[&id, &now])
+    pub(crate) fn touch_session(&self, id: &str, now: Timestamp) -> Result<()> {
+        self.set::<Session>(id, "last_active = ?2", &[&now])
     }
 
-    pub fn set_container_status(&self, id: &str, status: ContainerStatus) -> Result<()> {
-        self.execute_on::<Session>(id, "UPDATE sessions SET container_status = ?2 WHERE id = ?1", &[&id, &status])
+    pub(crate) fn set_container_status(&self, id: &str, status: ContainerStatus) -> Result<()> {
+        self.set::<Session>(id, "container_status = ?2", &[&status])
     }
 
-    pub fn set_session_status(&self, id: &str, status: SessionStatus) -> Result<()> {
-        self.execute_on::<Session>(id, "UPDATE sessions SET status = ?2 WHERE id = ?1", &[&id, &status])
+    pub(crate) fn set_session_status(&self, id: &str, status: SessionStatus) -> Result<()> {
+        self.set::<Session>(id, "status = ?2", &[&status])
     }
 
     /// `None`: the provider of the group again.
-    pub fn set_session_provider(&self, id: &str, provider: Option<&str>) -> Result<()> {
-        self.execute_on::<Session>(id, "UPDATE sessions SET agent_provider = ?2 WHERE id = ?1", &[&id, &provider])
+    pub(crate) fn set_session_provider(&self, id: &str, provider: Option<&str>) -> Result<()> {
+        self.set::<Session>(id, "agent_provider = ?2", &[&provider])
     }
 
     /// Deletes the session and what the host remembers about it, except its usage. The folder,
     /// and a container that still runs, are the caller's.
-    pub fn delete_session(&self, id: &str) -> Result<()> {
-        self.execute_on::<Session>(id, "DELETE FROM sessions WHERE id = ?1", &[&id])
+    pub(crate) fn delete_session(&self, id: &str) -> Result<()> {
+        self.remove::<Session>(id, "WHERE id = ?1", &[&id])
+    }
+
+    /// Sets, or with `None` clears, the time the session is next due.
+    pub(crate) fn set_due(&self, session_id: &str, next_due_at: Option<Timestamp>) -> Result<()> {
+        match next_due_at {
+            Some(next_due_at) => self.put(&Due { session_id: session_id.to_owned(), next_due_at }),
+            None => self.delete::<Due>("WHERE session_id = ?1", &[&session_id]).map(drop),
+        }
+    }
+
+    /// The sessions that are due at `now`, the longest waiting first.
+    pub(crate) fn due_sessions(&self, now: Timestamp, limit: u32) -> Result<Vec<Due>> {
+        let at = comparable("next_due_at");
+        self.all(&format!("WHERE {at} <= {} ORDER BY {at} LIMIT ?2", comparable("?1")), &[&now, &limit])
+    }
+
+    /// The session that is due next, now or later.
+    pub(crate) fn next_due(&self) -> Result<Option<Due>> {
+        self.find(&format!("ORDER BY {} LIMIT 1", comparable("next_due_at")), &[])
+    }
+
+    pub(crate) fn find_due(&self, session_id: &str) -> Result<Option<Due>> {
+        self.find("WHERE session_id = ?1", &[&session_id])
     }
 }

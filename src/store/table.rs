@@ -3,10 +3,7 @@
 //! `text_enum!` is the one parse/format table of a state; `table!` declares a row whose fields
 //! are the columns. Text that no table knows is an error naming table, row and column.
 
-use std::fmt;
-
 use jiff::Timestamp;
-use jiff::civil::Date;
 use nanoclaw_session::row::{DestinationType, OutKind};
 use nanoclaw_session::time::{format_utc, parse_utc};
 use rusqlite::types::{ToSql, ToSqlOutput, ValueRef};
@@ -20,6 +17,12 @@ pub trait ToColumn {
 
     /// The value as a program reads it in `--json` output.
     fn to_json(&self) -> Value;
+}
+
+impl ToSql for dyn ToColumn + '_ {
+    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
+        Ok(self.to_column())
+    }
 }
 
 /// A value that can be read from a column. The error says what is wrong with the stored value.
@@ -36,20 +39,17 @@ pub trait Row: Sized {
     const KEY: usize;
     const COLUMNS: &'static [&'static str];
 
-    fn read(fields: &mut Fields<'_>) -> Result<Self>;
+    fn read(row: &rusqlite::Row<'_>) -> Result<Self>;
     fn columns(&self) -> Vec<&dyn ToColumn>;
 
     /// The key as text.
     fn name(&self) -> String {
-        let key: Vec<_> = self.columns()[..Self::KEY]
-            .iter()
-            .map(|column| match column.to_json() {
-                Value::String(text) => text,
-                Value::Null => "-".to_owned(),
-                other => other.to_string(),
-            })
-            .collect();
-        key.join("/")
+        let key = self.columns().into_iter().take(Self::KEY).map(|column| match column.to_json() {
+            Value::String(text) => text,
+            Value::Null => "-".to_owned(),
+            other => other.to_string(),
+        });
+        key.collect::<Vec<_>>().join("/")
     }
 
     /// The row as an object with a field per column.
@@ -60,66 +60,21 @@ pub trait Row: Sized {
     }
 }
 
-/// A cursor over the columns of one row.
-pub struct Fields<'a> {
-    row: &'a rusqlite::Row<'a>,
-    table: &'static str,
-    names: &'static [&'static str],
-    key: usize,
-    next: usize,
+/// Reads the column `name` of a row of `T`.
+pub fn read_column<T: Row, V: FromColumn>(row: &rusqlite::Row<'_>, name: &'static str) -> Result<V> {
+    V::from_column(row.get_ref(name)?).map_err(|problem| {
+        let key = T::COLUMNS.iter().take(T::KEY).map(|column| row.get(*column).unwrap_or_else(|_| "-".to_owned()));
+        StoreError::Corrupt { table: T::TABLE, row: key.collect::<Vec<_>>().join("/"), column: name, problem }
+    })
 }
 
-impl<'a> Fields<'a> {
-    pub(super) fn of<T: Row>(row: &'a rusqlite::Row<'a>) -> Fields<'a> {
-        Fields { row, table: T::TABLE, names: T::COLUMNS, key: T::KEY, next: 0 }
-    }
-
-    pub(super) fn next<T: FromColumn>(&mut self) -> Result<T> {
-        let index = self.next;
-        self.next += 1;
-        T::from_column(self.row.get_ref(index)?).map_err(|problem| StoreError::Corrupt {
-            table: self.table,
-            row: self.key(),
-            column: self.names[index],
-            problem,
-        })
-    }
-
-    fn key(&self) -> String {
-        let parts: Vec<_> = (0..self.key)
-            .map(|index| match self.row.get_ref(index) {
-                Ok(ValueRef::Text(text)) => String::from_utf8_lossy(text).into_owned(),
-                Ok(ValueRef::Integer(number)) => number.to_string(),
-                _ => "-".to_owned(),
-            })
-            .collect();
-        parts.join("/")
-    }
+/// The state of `all` that `text` spells.
+pub fn spelled<T: Copy>(text: &str, all: &[T], as_str: fn(T) -> &'static str) -> Result<T, String> {
+    all.iter().copied().find(|known| as_str(*known) == text).ok_or_else(|| {
+        let allowed: Vec<_> = all.iter().map(|known| as_str(*known)).collect();
+        format!("`{text}` is none of {}", allowed.join(", "))
+    })
 }
-
-/// A column value as a statement's parameter.
-pub struct Bound<'a>(pub &'a dyn ToColumn);
-
-impl ToSql for Bound<'_> {
-    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
-        Ok(self.0.to_column())
-    }
-}
-
-/// Text that is none of the words a state has.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct UnknownText {
-    pub text: String,
-    pub allowed: Vec<&'static str>,
-}
-
-impl fmt::Display for UnknownText {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "`{}` is none of {}", self.text, self.allowed.join(", "))
-    }
-}
-
-impl std::error::Error for UnknownText {}
 
 /// The written form of a type, which is the same in a column and in JSON.
 macro_rules! written {
@@ -137,21 +92,15 @@ macro_rules! written {
     };
 }
 
-/// The column form of a type with `ALL`, `as_str` and `parse`.
-macro_rules! text_column {
-    ($name:ident) => {
-        written!($name, |state| state.as_str());
-
-        impl $crate::store::table::FromColumn for $name {
-            fn from_column(value: rusqlite::types::ValueRef<'_>) -> Result<Self, String> {
-                let text = $crate::store::table::text(value)?;
-                $name::parse(text).ok_or_else(|| {
-                    let allowed = $name::ALL.iter().map(|known| known.as_str()).collect();
-                    $crate::store::table::UnknownText { text: text.to_owned(), allowed }.to_string()
-                })
+/// The reading of a type that rusqlite reads as we want it.
+macro_rules! read_by_rusqlite {
+    ($($type:ty),+) => {$(
+        impl FromColumn for $type {
+            fn from_column(value: ValueRef<'_>) -> Result<Self, String> {
+                <$type as rusqlite::types::FromSql>::column_result(value).map_err(|error| error.to_string())
             }
         }
-    };
+    )+};
 }
 
 /// An enum stored as text: one table, both directions, all variants.
@@ -170,19 +119,12 @@ macro_rules! text_enum {
             pub fn as_str(self) -> &'static str {
                 match self { $($name::$variant => $text,)+ }
             }
-
-            pub fn parse(text: &str) -> Option<$name> {
-                $name::ALL.iter().copied().find(|known| known.as_str() == text)
-            }
         }
 
         impl std::str::FromStr for $name {
-            type Err = $crate::store::table::UnknownText;
-            fn from_str(text: &str) -> Result<$name, Self::Err> {
-                $name::parse(text).ok_or_else(|| $crate::store::table::UnknownText {
-                    text: text.to_owned(),
-                    allowed: vec![$($text),+],
-                })
+            type Err = anyhow::Error;
+            fn from_str(text: &str) -> anyhow::Result<$name> {
+                $crate::store::table::spelled(text, $name::ALL, $name::as_str).map_err(anyhow::Error::msg)
             }
         }
 
@@ -192,7 +134,13 @@ macro_rules! text_enum {
             }
         }
 
-        text_column!($name);
+        written!($name, |state| state.as_str());
+
+        impl $crate::store::table::FromColumn for $name {
+            fn from_column(value: rusqlite::types::ValueRef<'_>) -> Result<Self, String> {
+                $crate::store::table::spelled($crate::store::table::text(value)?, $name::ALL, $name::as_str)
+            }
+        }
     };
 }
 
@@ -211,10 +159,8 @@ macro_rules! table {
             const KEY: usize = $key;
             const COLUMNS: &'static [&'static str] = &[$(stringify!($field)),+];
 
-            fn read(
-                fields: &mut $crate::store::table::Fields<'_>,
-            ) -> $crate::store::error::Result<Self> {
-                Ok($name { $($field: fields.next()?,)+ })
+            fn read(row: &rusqlite::Row<'_>) -> $crate::store::error::Result<Self> {
+                Ok($name { $($field: $crate::store::table::read_column::<Self, _>(row, stringify!($field))?,)+ })
             }
 
             fn columns(&self) -> Vec<&dyn $crate::store::table::ToColumn> {
@@ -250,45 +196,16 @@ written!(i64, |number| *number);
 written!(u32, |number| *number);
 written!(bool, |flag| *flag);
 written!(Timestamp, |time| format_utc(*time));
-written!(Date, |day| day.to_string());
-text_column!(DestinationType);
-text_column!(OutKind);
+written!(DestinationType, |kind| kind.as_str());
+written!(OutKind, |kind| kind.as_str());
+read_by_rusqlite!(String, i64, u32, bool, DestinationType, OutKind);
 json_column!(Value);
 json_column!(serde_json::Map<String, Value>);
 json_column!(Vec<Value>);
 json_column!(Vec<String>);
 
-pub(super) fn text(value: ValueRef<'_>) -> Result<&str, String> {
+pub fn text(value: ValueRef<'_>) -> Result<&str, String> {
     value.as_str().map_err(|error| error.to_string())
-}
-
-impl FromColumn for String {
-    fn from_column(value: ValueRef<'_>) -> Result<Self, String> {
-        text(value).map(str::to_owned)
-    }
-}
-
-impl FromColumn for i64 {
-    fn from_column(value: ValueRef<'_>) -> Result<Self, String> {
-        value.as_i64().map_err(|error| error.to_string())
-    }
-}
-
-impl FromColumn for u32 {
-    fn from_column(value: ValueRef<'_>) -> Result<Self, String> {
-        let number = i64::from_column(value)?;
-        u32::try_from(number).map_err(|error| format!("{number}: {error}"))
-    }
-}
-
-impl FromColumn for bool {
-    fn from_column(value: ValueRef<'_>) -> Result<Self, String> {
-        match i64::from_column(value)? {
-            0 => Ok(false),
-            1 => Ok(true),
-            other => Err(format!("{other} is neither 0 nor 1")),
-        }
-    }
 }
 
 impl FromColumn for Timestamp {
@@ -298,18 +215,9 @@ impl FromColumn for Timestamp {
     }
 }
 
-impl FromColumn for Date {
-    fn from_column(value: ValueRef<'_>) -> Result<Self, String> {
-        text(value)?.parse().map_err(|error: jiff::Error| error.to_string())
-    }
-}
-
 impl<T: ToColumn> ToColumn for Option<T> {
     fn to_column(&self) -> ToSqlOutput<'_> {
-        match self {
-            Some(value) => value.to_column(),
-            None => rusqlite::types::Null.into(),
-        }
+        self.as_ref().map_or_else(|| rusqlite::types::Null.into(), ToColumn::to_column)
     }
     fn to_json(&self) -> Value {
         self.as_ref().map_or(Value::Null, ToColumn::to_json)

@@ -1,7 +1,6 @@
 //! Tests of the store on real files. Here: what the tests share.
 
 mod access;
-mod approvals;
 mod deletion;
 mod file;
 mod migrations;
@@ -9,13 +8,26 @@ mod outbox;
 mod records;
 mod rows;
 mod sessions;
+mod waiting;
 mod wirings;
 
 use jiff::{SignedDuration, Timestamp};
 use serde_json::json;
 use tempfile::TempDir;
 
+use super::host_outbox::OutboxStatus;
+use super::records::MAX_DECISIONS;
+use super::runs::MAX_RUNS_PER_SESSION;
+use super::sessions::Due;
+use super::waiting::ApprovalStatus;
 use super::*;
+
+impl Store {
+    /// The newest decisions, the newest first.
+    pub fn decisions(&self, limit: u32) -> Result<Vec<Decision>> {
+        self.all("ORDER BY seq DESC LIMIT ?1", &[&limit])
+    }
+}
 
 /// A store of its own, with the agent group `main`, the chat `family`, the user `telegram:1` and
 /// the session `s1` that joins them.
@@ -177,34 +189,6 @@ fn channel_approval() -> ChannelApproval {
 
 fn notice(id: &str) -> HostMessage {
     HostMessage::new(id, "telegram", "telegram:family", json!({"text": "no"}), noon())
-}
-
-fn task_run(message_id: &str) -> TaskRun {
-    TaskRun {
-        session_id: "s1".to_owned(),
-        message_id: message_id.to_owned(),
-        series_id: "daily".to_owned(),
-        started_at: noon(),
-        ended_at: None,
-        outcome: TaskOutcome::Running,
-        detail: None,
-    }
-}
-
-fn usage(day: &str) -> Usage {
-    Usage {
-        session_id: "s1".to_owned(),
-        day: day.parse().unwrap(),
-        provider: "anthropic".to_owned(),
-        model: "sonnet".to_owned(),
-        agent_group_id: "main".to_owned(),
-        turns: 1,
-        input_tokens: 10,
-        output_tokens: 20,
-        cache_read_tokens: 30,
-        cache_write_tokens: 40,
-        cost_microusd: 50,
-    }
 }
 
 fn decision(message_id: &str) -> Decision {

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use nanoclaw::setup::wire_terminal;
-use nanoclaw::store::{AgentGroup, Session};
+use nanoclaw::store::{AgentGroup, ContainerConfig, Session};
 use serde_json::json;
 
 use crate::support::wait::{now, wait_for};
@@ -29,7 +29,8 @@ fn a_session_of_nanoclaw_v2_is_converted_and_goes_on() {
     };
     store.create_agent_group(&group).unwrap();
     // Its own was NanoClaw's mock.
-    store.change_container_config("ag-bench", now(), |c| c.provider = Some("demo".into())).unwrap();
+    let config = store.container_config("ag-bench").unwrap();
+    store.put_container_config(&ContainerConfig { provider: Some("demo".into()), ..config }).unwrap();
     wire_terminal(&store, "chat-0", &group).unwrap();
     let chat = store.find_messaging_group("cli", "chat-0").unwrap().unwrap();
     let session = Session::new("sess-v2", "ag-bench", Some(&chat.id), None, now());

@@ -73,13 +73,13 @@ fn version_1_with_rows_in_every_table_becomes_current() {
     assert_eq!(store.wirings().unwrap().len(), 1);
     assert_eq!(store.owners().unwrap().len(), 1);
     assert_eq!(store.members_of("ag-1").unwrap().len(), 1);
-    assert_eq!(store.user_dms("telegram:1").unwrap().len(), 1);
+    assert_eq!(store.all::<UserDm>("", &[]).unwrap().len(), 1);
     assert_eq!(store.destinations_of("ag-1").unwrap().len(), 1);
     assert_eq!(store.session("s1").unwrap().status, SessionStatus::Active);
-    assert_eq!(store.questions().unwrap()[0].expires_at, None);
-    assert_eq!(store.pending_approvals().unwrap()[0].decided_by, None);
-    assert_eq!(store.sender_approvals().unwrap().len(), 1);
-    assert_eq!(store.channel_approvals().unwrap().len(), 1);
+    assert_eq!(store.all::<Question>("", &[]).unwrap()[0].expires_at, None);
+    assert_eq!(store.all::<Approval>("", &[]).unwrap()[0].decided_by, None);
+    assert_eq!(store.all::<SenderApproval>("", &[]).unwrap().len(), 1);
+    assert_eq!(store.all::<ChannelApproval>("", &[]).unwrap().len(), 1);
     assert_eq!(store.dropped_senders(10).unwrap()[0].message_count, 3);
     assert_eq!(store.integrity_problems().unwrap(), Vec::<String>::new());
 }

@@ -23,23 +23,22 @@ fn a_notice_with_a_key_is_said_once_until_the_key_is_released() {
 }
 
 #[test]
-fn messages_are_due_in_order_and_by_both_of_their_times() {
+fn messages_wait_in_the_order_they_were_added_and_count_their_attempts() {
     let home = Home::furnished();
     let store = &home.store;
-    store.enqueue_host_message(&HostMessage { deliver_after: Some(later(10)), ..notice("z") }).unwrap();
-    store.enqueue_host_message(&notice("y")).unwrap();
-    store.enqueue_host_message(&notice("x")).unwrap();
-    assert_eq!(ids(store.due_host_messages(noon(), 10).unwrap()), ["y", "x"]);
+    for id in ["z", "y", "x"] {
+        store.enqueue_host_message(&notice(id)).unwrap();
+    }
     store.retry_host_message("y", later(30), "the network is down").unwrap();
-    assert_eq!(ids(store.due_host_messages(later(10), 10).unwrap()), ["z", "x"]);
-    assert_eq!(ids(store.due_host_messages(later(30), 2).unwrap()), ["z", "y"]);
     assert_eq!(ids(store.pending_host_messages(10).unwrap()), ["z", "y", "x"]);
+    assert_eq!(ids(store.pending_host_messages(2).unwrap()), ["z", "y"]);
     let retried = store.find_host_message("y").unwrap().unwrap();
     assert_eq!((retried.attempts, retried.last_error.as_deref()), (1, Some("the network is down")));
+    assert_eq!(retried.next_attempt_at, Some(later(30)));
 }
 
 #[test]
-fn a_finished_message_is_not_due_and_is_pruned() {
+fn a_finished_message_does_not_wait_and_is_pruned() {
     let home = Home::furnished();
     let store = &home.store;
     for id in ["sent", "lost", "waiting"] {
@@ -47,7 +46,7 @@ fn a_finished_message_is_not_due_and_is_pruned() {
     }
     store.mark_host_delivered("sent", None).unwrap();
     store.mark_host_failed("lost", "the bot was removed").unwrap();
-    assert_eq!(ids(store.due_host_messages(later(9999), 10).unwrap()), ["waiting"]);
+    assert_eq!(ids(store.pending_host_messages(10).unwrap()), ["waiting"]);
     let lost = store.find_host_message("lost").unwrap().unwrap();
     assert_eq!((lost.status, lost.last_error.as_deref()), (OutboxStatus::Failed, Some("the bot was removed")));
     assert_eq!(store.prune_host_outbox(noon()).unwrap(), 0);

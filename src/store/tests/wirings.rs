@@ -29,17 +29,6 @@ fn the_first_group_is_privileged_and_the_next_is_not() {
 }
 
 #[test]
-fn a_changed_configuration_is_stamped_and_written_whole() {
-    let home = Home::furnished();
-    let changed = home
-        .store
-        .change_container_config("main", later(5), |config| config.packages_apt.push("jq".to_owned()))
-        .unwrap();
-    assert_eq!(changed, home.store.container_config("main").unwrap());
-    assert_eq!((changed.packages_apt.len(), changed.updated_at), (1, later(5)));
-}
-
-#[test]
 fn a_word_means_an_id_a_folder_or_a_name_that_is_unique() {
     let home = Home::furnished();
     let store = &home.store;
@@ -52,7 +41,6 @@ fn a_word_means_an_id_a_folder_or_a_name_that_is_unique() {
     let several = store.resolve_agent_group("Twin").unwrap_err();
     assert_eq!(several.to_string(), "agent group `Twin`: that is several: one, two");
     assert!(matches!(store.resolve_agent_group("nobody"), Err(StoreError::NotFound { .. })));
-    assert_eq!(store.resolve_messaging_group("telegram:family").unwrap().id, "family");
 }
 
 #[test]
@@ -62,23 +50,21 @@ fn a_chat_met_twice_is_one_row() {
     assert_eq!(home.store.ensure_messaging_group(&again).unwrap(), Ensured::Existing(chat("family")));
     assert_eq!(home.store.ensure_messaging_group(&chat("new")).unwrap(), Ensured::Created(chat("new")));
     assert_eq!(home.store.messaging_groups().unwrap().len(), 2);
-    home.store.deny_messaging_group("new", later(1)).unwrap();
-    assert_eq!(home.store.messaging_group("new").unwrap().denied_at, Some(later(1)));
 }
 
 #[test]
 fn an_agent_answers_everything_but_in_a_group_with_threads() {
     let mode = |channel: &str, is_group, threads| {
         let chat = MessagingGroup { channel_type: channel.to_owned(), is_group, ..chat("x") };
-        let engagement = Engagement::default_for(&chat, threads);
-        (engagement.mode, engagement.pattern)
+        let wiring = Wiring::defaults("w", &chat, threads, "main", noon());
+        (wiring.engage_mode, wiring.engage_pattern)
     };
     let everything = (EngageMode::Pattern, Some(".".to_owned()));
     assert_eq!(mode("discord", false, Threads::Supported), everything);
     assert_eq!(mode("telegram", true, Threads::Absent), everything);
     assert_eq!(mode("cli", true, Threads::Supported), everything);
     assert_eq!(mode("discord", true, Threads::Supported), (EngageMode::MentionSticky, None));
-    let rest = Engagement::default_for(&chat("x"), Threads::Supported);
+    let rest = Wiring::defaults("w", &chat("x"), Threads::Supported, "main", noon());
     assert_eq!(
         (rest.sender_scope, rest.ignored_message_policy, rest.session_mode),
         (SenderScope::All, IgnoredMessagePolicy::Drop, SessionMode::Shared)
@@ -111,7 +97,7 @@ fn a_wiring_comes_with_its_destination_and_leaves_with_it() {
     let twice = store.create_wiring(&wiring("w2", "family", "main")).unwrap_err();
     assert!(matches!(twice, StoreError::Conflict { noun: "wiring", .. }), "{twice:?}");
 
-    assert_eq!(store.delete_wiring("w").unwrap(), [destination]);
+    store.delete_wiring("w").unwrap();
     assert_eq!(store.wirings().unwrap(), []);
     assert_eq!(store.destinations().unwrap(), []);
 }
@@ -170,7 +156,8 @@ fn a_grant_is_repeatable_but_never_redirected() {
     }
     assert_eq!(store.find_destination_to("main", target).unwrap().unwrap().local_name, "helper");
     assert_eq!(store.find_destination_to("second", target).unwrap(), None);
-    assert_eq!(store.revoke_destination("main", "helper").unwrap().target_id, "second");
+    store.revoke_destination("main", "helper").unwrap();
+    assert_eq!(store.find_destination_to("main", target).unwrap(), None);
     assert!(matches!(store.revoke_destination("main", "helper"), Err(StoreError::NotFound { .. })));
 }
 
@@ -184,6 +171,5 @@ fn wirings_of_a_chat_come_in_the_order_they_are_judged() {
     }
     let order: Vec<_> = store.wirings_of_chat("family").unwrap().into_iter().map(|wiring| wiring.id).collect();
     assert_eq!(order, ["first", "second", "third"]);
-    assert_eq!(store.wirings_of_group("first").unwrap().len(), 1);
     assert_eq!(store.find_wiring("family", "third").unwrap().unwrap().id, "third");
 }

@@ -1,4 +1,5 @@
-//! Container runs: every container started, why, and how it ended.
+//! Container runs - every container started, why, and how it ended - and the token by which the
+//! gateway knows a running one.
 //!
 //! A row is written before the container is, so that reconciliation knows each name that may
 //! exist. Ended rows beyond the newest [`MAX_RUNS_PER_SESSION`] of a session go when one ends.
@@ -49,7 +50,6 @@ text_enum! {
 }
 
 table! {
-    /// A row of `container_runs`.
     pub struct ContainerRun in "container_runs" as "container run", key 1 {
         id: String,
         session_id: String,
@@ -78,30 +78,36 @@ pub struct RunEnd {
     pub oom: bool,
 }
 
+table! {
+    /// Which session a running container speaks for. Kept here so that containers adopted after a
+    /// restart go on working; it goes when the run ends.
+    pub struct GatewayToken in "gateway_tokens" as "gateway token", key 1 {
+        token: String,
+        session_id: String,
+        container_name: String,
+        created_at: Timestamp,
+    }
+}
+
 impl Store {
     /// Records a start, before the container exists.
-    pub fn begin_container_run(&self, run: &ContainerRun) -> Result<()> {
+    pub(crate) fn begin_container_run(&self, run: &ContainerRun) -> Result<()> {
         self.insert(run)
     }
 
-    pub fn set_run_container_id(&self, id: &str, container_id: &str) -> Result<()> {
-        self.execute_on::<ContainerRun>(
-            id,
-            "UPDATE container_runs SET container_id = ?2 WHERE id = ?1",
-            &[&id, &container_id],
-        )
+    pub(crate) fn set_run_container_id(&self, id: &str, container_id: &str) -> Result<()> {
+        self.set::<ContainerRun>(id, "container_id = ?2", &[&container_id])
     }
 
     /// Records the end of a run, once: an end that is recorded stays. The container's gateway
     /// token goes with it.
-    pub fn end_container_run(&self, id: &str, end: &RunEnd) -> Result<()> {
+    pub(crate) fn end_container_run(&self, id: &str, end: &RunEnd) -> Result<()> {
         self.transaction(|| {
             let run: ContainerRun = self.get(id)?;
-            self.execute(
-                "UPDATE container_runs SET ended_at = ?2, end_reason = ?3, exit_code = ?4, oom = ?5
-                 WHERE id = ?1 AND ended_at IS NULL",
-                &[&id, &end.at, &end.reason, &end.exit_code, &end.oom],
-            )?;
+            if run.ended_at.is_none() {
+                let ends = "ended_at = ?2, end_reason = ?3, exit_code = ?4, oom = ?5";
+                self.set::<ContainerRun>(id, ends, &[&end.at, &end.reason, &end.exit_code, &end.oom])?;
+            }
             self.delete_gateway_tokens(&run.container_name)?;
             self.delete::<ContainerRun>(
                 "WHERE ended_at IS NOT NULL AND session_id = ?1 AND rowid NOT IN (
@@ -114,16 +120,24 @@ impl Store {
     }
 
     /// The runs without a recorded end.
-    pub fn open_container_runs(&self) -> Result<Vec<ContainerRun>> {
+    pub(crate) fn open_container_runs(&self) -> Result<Vec<ContainerRun>> {
         self.all("WHERE ended_at IS NULL ORDER BY rowid", &[])
-    }
-
-    pub fn find_container_run(&self, container_name: &str) -> Result<Option<ContainerRun>> {
-        self.find("WHERE container_name = ?1", &[&container_name])
     }
 
     /// The newest runs of a session, the newest first.
     pub fn container_runs_of(&self, session_id: &str, limit: u32) -> Result<Vec<ContainerRun>> {
         self.all("WHERE session_id = ?1 ORDER BY rowid DESC LIMIT ?2", &[&session_id, &limit])
+    }
+
+    pub(crate) fn create_gateway_token(&self, token: &GatewayToken) -> Result<()> {
+        self.insert(token)
+    }
+
+    pub(crate) fn find_gateway_token(&self, token: &str) -> Result<Option<GatewayToken>> {
+        self.find("WHERE token = ?1", &[&token])
+    }
+
+    pub(crate) fn delete_gateway_tokens(&self, container_name: &str) -> Result<()> {
+        self.delete::<GatewayToken>("WHERE container_name = ?1", &[&container_name]).map(drop)
     }
 }

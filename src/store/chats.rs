@@ -1,9 +1,36 @@
-//! Wirings: which agent group hears which chat, and when it answers.
+//! Chats - one conversation on one platform, called messaging groups - and wirings: which agent
+//! group hears which of them, and when it answers.
 
 use jiff::Timestamp;
 
-use super::destinations::Target;
-use super::{Destination, Ensured, MessagingGroup, Result, Store, StoreError};
+use super::{Destination, Ensured, Result, Store, StoreError, Target};
+
+text_enum! {
+    /// What happens to a message of somebody the group does not know.
+    pub enum UnknownSenderPolicy {
+        /// It is dropped.
+        Strict = "strict",
+        /// The owner is asked, once for each sender.
+        RequestApproval = "request_approval",
+        /// It counts like anybody's.
+        Public = "public",
+    }
+}
+
+table! {
+    pub struct MessagingGroup in "messaging_groups" as "chat", key 1 {
+        id: String,
+        channel_type: String,
+        /// `<channel>:<native id>`; `local` on `cli`.
+        platform_id: String,
+        name: Option<String>,
+        is_group: bool,
+        unknown_sender_policy: UnknownSenderPolicy,
+        /// When the owner refused to wire it; nobody is asked again.
+        denied_at: Option<Timestamp>,
+        created_at: Timestamp,
+    }
+}
 
 text_enum! {
     /// What makes the agent answer.
@@ -48,7 +75,6 @@ text_enum! {
 }
 
 table! {
-    /// A row of `messaging_group_agents`.
     pub struct Wiring in "messaging_group_agents" as "wiring", key 1 {
         id: String,
         messaging_group_id: String,
@@ -72,46 +98,20 @@ pub enum Threads {
     Absent,
 }
 
-/// What a wiring says about answering, apart from whom it joins.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Engagement {
-    pub mode: EngageMode,
-    pub pattern: Option<String>,
-    pub sender_scope: SenderScope,
-    pub ignored_message_policy: IgnoredMessagePolicy,
-    pub session_mode: SessionMode,
-}
-
-impl Engagement {
-    /// What a wiring of `chat` says unless told otherwise: an agent answers everything, except
-    /// in a group with threads, where it waits to be addressed.
-    pub fn default_for(chat: &MessagingGroup, threads: Threads) -> Engagement {
-        let addressed = chat.is_group && threads == Threads::Supported && chat.channel_type != "cli";
-        let (mode, pattern) =
-            if addressed { (EngageMode::MentionSticky, None) } else { (EngageMode::Pattern, Some(".".to_owned())) };
-        Engagement {
-            mode,
-            pattern,
-            sender_scope: SenderScope::All,
-            ignored_message_policy: IgnoredMessagePolicy::Drop,
-            session_mode: SessionMode::Shared,
-        }
-    }
-}
-
 impl Wiring {
-    /// A wiring of `chat` to an agent group with the usual [`Engagement`] and priority 0.
+    /// A wiring of `chat` that says the usual: the agent answers everything, except in a group with
+    /// threads, where it waits to be addressed.
     pub fn defaults(id: &str, chat: &MessagingGroup, threads: Threads, agent_group_id: &str, now: Timestamp) -> Wiring {
-        let engagement = Engagement::default_for(chat, threads);
+        let addressed = chat.is_group && threads == Threads::Supported && chat.channel_type != "cli";
         Wiring {
             id: id.to_owned(),
             messaging_group_id: chat.id.clone(),
             agent_group_id: agent_group_id.to_owned(),
-            engage_mode: engagement.mode,
-            engage_pattern: engagement.pattern,
-            sender_scope: engagement.sender_scope,
-            ignored_message_policy: engagement.ignored_message_policy,
-            session_mode: engagement.session_mode,
+            engage_mode: if addressed { EngageMode::MentionSticky } else { EngageMode::Pattern },
+            engage_pattern: (!addressed).then(|| ".".to_owned()),
+            sender_scope: SenderScope::All,
+            ignored_message_policy: IgnoredMessagePolicy::Drop,
+            session_mode: SessionMode::Shared,
             priority: 0,
             created_at: now,
         }
@@ -128,9 +128,41 @@ impl Wiring {
 }
 
 impl Store {
+    pub(crate) fn create_messaging_group(&self, chat: &MessagingGroup) -> Result<()> {
+        self.insert(chat)
+    }
+
+    /// The chat with this channel and platform id, or `chat` itself, added.
+    pub(crate) fn ensure_messaging_group(&self, chat: &MessagingGroup) -> Result<Ensured<MessagingGroup>> {
+        self.transaction(|| match self.find_messaging_group(&chat.channel_type, &chat.platform_id)? {
+            Some(existing) => Ok(Ensured::Existing(existing)),
+            None => {
+                self.insert(chat)?;
+                Ok(Ensured::Created(chat.clone()))
+            }
+        })
+    }
+
+    pub(crate) fn messaging_group(&self, id: &str) -> Result<MessagingGroup> {
+        self.get(id)
+    }
+
+    pub fn find_messaging_group(&self, channel_type: &str, platform_id: &str) -> Result<Option<MessagingGroup>> {
+        self.find("WHERE channel_type = ?1 AND platform_id = ?2", &[&channel_type, &platform_id])
+    }
+
+    /// All chats, the oldest first.
+    pub(crate) fn messaging_groups(&self) -> Result<Vec<MessagingGroup>> {
+        self.all("ORDER BY rowid", &[])
+    }
+
+    pub(crate) fn update_messaging_group(&self, chat: &MessagingGroup) -> Result<()> {
+        self.update(chat)
+    }
+
     /// Adds the wiring and, unless the agent has one already, the destination to its chat. The
     /// caller projects a created destination into the agent's sessions.
-    pub fn create_wiring(&self, wiring: &Wiring) -> Result<Ensured<Destination>> {
+    pub(crate) fn create_wiring(&self, wiring: &Wiring) -> Result<Ensured<Destination>> {
         wiring.validate()?;
         self.transaction(|| {
             self.insert(wiring)?;
@@ -146,40 +178,40 @@ impl Store {
         })
     }
 
-    pub fn wiring(&self, id: &str) -> Result<Wiring> {
+    pub(crate) fn wiring(&self, id: &str) -> Result<Wiring> {
         self.get(id)
     }
 
-    pub fn find_wiring(&self, messaging_group_id: &str, agent_group_id: &str) -> Result<Option<Wiring>> {
+    pub(crate) fn find_wiring(&self, messaging_group_id: &str, agent_group_id: &str) -> Result<Option<Wiring>> {
         self.find("WHERE messaging_group_id = ?1 AND agent_group_id = ?2", &[&messaging_group_id, &agent_group_id])
     }
 
     /// All wirings, chat by chat, in the order they are judged.
-    pub fn wirings(&self) -> Result<Vec<Wiring>> {
+    pub(crate) fn wirings(&self) -> Result<Vec<Wiring>> {
         self.all("ORDER BY messaging_group_id, priority DESC, rowid", &[])
     }
 
     /// The wirings of a chat, in the order they are judged.
-    pub fn wirings_of_chat(&self, messaging_group_id: &str) -> Result<Vec<Wiring>> {
+    pub(crate) fn wirings_of_chat(&self, messaging_group_id: &str) -> Result<Vec<Wiring>> {
         self.all("WHERE messaging_group_id = ?1 ORDER BY priority DESC, rowid", &[&messaging_group_id])
     }
 
-    pub fn wirings_of_group(&self, agent_group_id: &str) -> Result<Vec<Wiring>> {
-        self.all("WHERE agent_group_id = ?1 ORDER BY rowid", &[&agent_group_id])
-    }
-
-    pub fn update_wiring(&self, wiring: &Wiring) -> Result<()> {
+    pub(crate) fn update_wiring(&self, wiring: &Wiring) -> Result<()> {
         wiring.validate()?;
         self.update(wiring)
     }
 
     /// Removes the wiring, and with it the agent's destinations to that chat: who no longer
-    /// hears it does not write there either. Returns the revoked destinations, for projection.
-    pub fn delete_wiring(&self, id: &str) -> Result<Vec<Destination>> {
+    /// hears it does not write there either.
+    pub(crate) fn delete_wiring(&self, id: &str) -> Result<()> {
         self.transaction(|| {
             let wiring = self.wiring(id)?;
-            self.delete::<Wiring>("WHERE id = ?1", &[&id])?;
-            self.revoke_destinations_to(&wiring.agent_group_id, Target::Channel(&wiring.messaging_group_id))
+            self.remove::<Wiring>(id, "WHERE id = ?1", &[&id])?;
+            self.delete::<Destination>(
+                "WHERE agent_group_id = ?1 AND target_type = 'channel' AND target_id = ?2",
+                &[&wiring.agent_group_id, &wiring.messaging_group_id],
+            )?;
+            Ok(())
         })
     }
 }
