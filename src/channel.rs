@@ -189,7 +189,7 @@ pub enum Payload {
 }
 
 /// How a turn ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum TurnResult {
     Completed,
     Failed,

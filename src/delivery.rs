@@ -28,6 +28,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError};
 use jiff::Timestamp;
+use nanoclaw_session::inbound::{Durability, InboundDb};
 use nanoclaw_session::row::{InStatus, MessageOut};
 
 use crate::channel::{Chat, Outcome, TurnResult};
@@ -38,7 +39,7 @@ use crate::store::Store;
 use crate::sweep;
 use crate::time::Now;
 use queue::{Conversations, Job};
-use session::{Books, FoundRow, Life};
+use session::{Books, Finished, FoundRow, Life};
 use typing::Typing;
 
 /// How often a live session's file is looked at when no notification came.
@@ -224,7 +225,13 @@ impl Actor {
                 self.look(&session_id);
             }
             Some(Event::Failed { session_id, message_id }) => {
-                self.end_turns(&session_id, &[(message_id, InStatus::Failed)]);
+                let Some(dir) = self.books(&session_id).map(|books| books.dir.clone()) else { return };
+                let ended = InboundDb::open(&dir, Durability::Normal)
+                    .and_then(|inbound| Finished::new(&inbound, message_id, InStatus::Failed));
+                match ended {
+                    Ok(ended) => self.end_turns(&session_id, vec![ended]),
+                    Err(e) => log::warn!("A chat could not be told of an end session={session_id} error={e}"),
+                }
             }
             Some(Event::Woken { session_id }) => self.woken(&session_id),
             Some(Event::Gone { session_id }) => {

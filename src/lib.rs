@@ -33,7 +33,7 @@ mod permission;
 mod poller;
 mod process;
 pub mod router;
-mod sender;
+pub mod sender;
 pub mod setup;
 pub mod store;
 pub mod sweep;

@@ -161,7 +161,7 @@ fn deleting_a_group_names_its_dependents_wants_cascade_and_leaves_its_folder() {
     assert!(place.known_to(&main).iter().any(|(name, _)| name == "ops"));
 
     let error = place.error("groups delete ops");
-    assert!(error.contains("1 sessions, 1 wirings, 2 destinations") && error.contains("--cascade"), "{error}");
+    assert!(error.contains("1 session, 1 wiring, 2 destinations") && error.contains("--cascade"), "{error}");
     let dry = place.json("groups delete ops --cascade --dry-run");
     assert_eq!((dry["deleted"].as_bool(), dry["dependents"].as_array().unwrap().len()), (Some(false), 3));
     assert_eq!(place.json("groups").as_array().unwrap().len(), 2, "a dry run deletes nothing");
@@ -239,7 +239,7 @@ fn deleting_a_chat_takes_its_wirings_and_destinations_only_with_cascade() {
     place.text("wirings create --chat Team --group main");
     assert_eq!(place.known_to(&session).len(), 2);
     let error = place.error("chats delete Team");
-    assert!(error.contains("1 wirings, 1 destinations"), "{error}");
+    assert!(error.contains("1 wiring, 1 destination"), "{error}");
     assert_eq!(place.known_to(&session).len(), 2);
     place.text("chats delete Team --cascade");
     assert_eq!(place.known_to(&session).len(), 1, "only the terminal is left");
@@ -352,7 +352,7 @@ fn users_are_added_named_and_deleted() {
     let member = place.json("members add --user telegram:4 --group main");
     assert_eq!(member["user_id"], "telegram:4", "and nobody else is let in");
     place.text("members add --user telegram:42 --group main");
-    assert!(place.error("users delete telegram:42").contains("1 members"));
+    assert!(place.error("users delete telegram:42").contains("1 member"));
     place.text("users delete telegram:42 --cascade");
     assert!(place.error("users get telegram:42").contains("cli:local"));
     assert!(place.error("users delete cli:local --cascade").contains("last owner"));

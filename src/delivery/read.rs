@@ -1,14 +1,14 @@
 //! From a session's files into the queues: what is new is read and taken up, and what became of it
 //! is written back.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use anyhow::Result;
 use nanoclaw_session::row::{InStatus, MessageOut};
 use nanoclaw_session::untrusted::{UntrustedError, open_untrusted, recover_copy};
 
 use super::queue::Job;
-use super::session::{Books, Flushed, Found, FoundRow, Life, LookError};
+use super::session::{Books, Finished, Flushed, Found, FoundRow, Life, LookError};
 use super::{Actor, STORE_RETRY, Source};
 use crate::channel::{Chat, TurnResult};
 use crate::store::StoreError;
@@ -100,7 +100,7 @@ impl Actor {
         if !finished.is_empty() && found.claims.is_empty() {
             self.typing.ended(session_id);
         }
-        self.end_turns(session_id, &finished);
+        self.end_turns(session_id, finished);
         if self.books.get(session_id).is_some_and(Books::is_dead) {
             self.end_of_life(session_id, found.claims);
         }
@@ -169,20 +169,19 @@ impl Actor {
         }
     }
 
-    /// Tells the channel that a turn is over, behind everything that turn had to say.
-    pub(super) fn end_turns(&mut self, session_id: &str, finished: &[(String, InStatus)]) {
-        let Some(session) = self.books(session_id).map(|b| b.session.clone()) else { return };
-        let Ok(Some(chat)) = crate::destinations::own_chat(&self.parts.store, &session) else { return };
-        for (status, result) in [(InStatus::Completed, TurnResult::Completed), (InStatus::Failed, TurnResult::Failed)] {
-            let message_ids: Vec<String> = finished
-                .iter()
-                .filter(|(_, s)| *s == status)
-                .map(|(id, _)| crate::router::platform_id_of(id, &session.agent_group_id))
-                .collect();
-            if !message_ids.is_empty() {
-                let source = Source::TurnEnd { message_ids, result };
-                self.conversations.push(chat.clone(), Job { source, attempts: 0 }, None);
+    /// Tells the chats the messages came from that a turn is over, behind everything it had to say.
+    pub(super) fn end_turns(&mut self, session_id: &str, finished: Vec<Finished>) {
+        let Some(group) = self.books(session_id).map(|b| b.session.agent_group_id.clone()) else { return };
+        let mut ends: HashMap<(Chat, TurnResult), Vec<String>> = HashMap::new();
+        for Finished { id, status, chat } in finished {
+            let result = if status == InStatus::Completed { TurnResult::Completed } else { TurnResult::Failed };
+            if let Some(chat) = chat {
+                ends.entry((chat, result)).or_default().push(crate::router::platform_id_of(&id, &group));
             }
+        }
+        for ((chat, result), message_ids) in ends {
+            let source = Source::TurnEnd { message_ids, result };
+            self.conversations.push(chat, Job { source, attempts: 0 }, None);
         }
     }
 

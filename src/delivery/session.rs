@@ -15,6 +15,7 @@ use nanoclaw_session::row::{AckStatus, DeliveryStatus, InStatus, MessageOut, New
 use nanoclaw_session::stamp::Stamp;
 use nanoclaw_session::untrusted::{OutRow, OutRows, UntrustedDb, UntrustedError};
 
+use crate::channel::Chat;
 use crate::store::Session;
 
 /// Rows read in one look; the rest is read in the next.
@@ -74,7 +75,7 @@ struct OpenRow {
 struct Marks {
     delivered: Vec<Delivered>,
     attempts: Vec<Attempt>,
-    finished: Vec<(String, InStatus)>,
+    finished: Vec<Finished>,
     notes: Vec<NewMessageIn>,
 }
 
@@ -94,12 +95,31 @@ pub struct Found {
     /// Rows that can never be sent, and why.
     pub malformed: Vec<(String, String)>,
     /// Inbound rows the container is done with.
-    pub finished: Vec<(String, InStatus)>,
+    pub finished: Vec<Finished>,
     /// Inbound rows it has taken and not finished.
     pub claims: Vec<String>,
     /// Until when it says that it will be silent.
     pub silent_until: Option<Timestamp>,
     pub more: bool,
+}
+
+/// An inbound row that came to its end, and the chat that waits for it.
+#[derive(Debug, Clone)]
+pub struct Finished {
+    pub id: String,
+    pub status: InStatus,
+    pub chat: Option<Chat>,
+}
+
+impl Finished {
+    /// # Errors
+    /// SQLite's.
+    pub fn new(inbound: &InboundDb, id: String, status: InStatus) -> rusqlite::Result<Finished> {
+        let address = inbound.message(&id)?.map(|row| row.address).unwrap_or_default();
+        let chat = address.channel_type.zip(address.platform_id);
+        let chat = chat.map(|(channel_type, platform_id)| Chat { channel_type, platform_id });
+        Ok(Finished { id, status, chat })
+    }
 }
 
 /// A row to deliver.
@@ -203,22 +223,23 @@ impl Books {
                 fresh.push((row, attempt));
             }
         }
+        let (mut claims, mut finished) = (Vec::new(), Vec::new());
+        for (id, status) in acks {
+            match status {
+                AckStatus::Processing => claims.push(id),
+                AckStatus::Completed => finished.push(Finished::new(&inbound, id, InStatus::Completed)?),
+                AckStatus::Failed => finished.push(Finished::new(&inbound, id, InStatus::Failed)?),
+            }
+        }
         // Nothing can fail from here on.
         if self.read_to.is_none() {
             self.stored_cursor = cursor;
         }
         self.read_to = Some(read_to);
         let silent_until = state.and_then(|state| state.declared_silence());
-        let mut found = Found { more: seen.more, silent_until, ..Found::default() };
+        let mut found = Found { more: seen.more, finished, claims, silent_until, ..Found::default() };
         for (row, attempt) in fresh {
             self.take(row, attempt, &mut found);
-        }
-        for (id, status) in acks {
-            match status {
-                AckStatus::Processing => found.claims.push(id),
-                AckStatus::Completed => found.finished.push((id, InStatus::Completed)),
-                AckStatus::Failed => found.finished.push((id, InStatus::Failed)),
-            }
         }
         found.rows.sort_by_key(|r| r.message.seq);
         Ok(found)
@@ -257,9 +278,9 @@ impl Books {
     }
 
     /// The container is done with these inbound rows; those that were not known to be are returned.
-    pub fn mark_finished(&mut self, finished: Vec<(String, InStatus)>) -> Vec<(String, InStatus)> {
+    pub fn mark_finished(&mut self, finished: Vec<Finished>) -> Vec<Finished> {
         let known = &self.marks.finished;
-        let news: Vec<_> = finished.into_iter().filter(|(id, _)| !known.iter().any(|(k, _)| k == id)).collect();
+        let news: Vec<_> = finished.into_iter().filter(|new| !known.iter().any(|old| old.id == new.id)).collect();
         self.marks.finished.extend(news.clone());
         news
     }
@@ -298,7 +319,7 @@ impl Books {
             for attempt in &marks.attempts {
                 tx.set_attempt(attempt)?;
             }
-            for (id, status) in &marks.finished {
+            for Finished { id, status, .. } in &marks.finished {
                 tx.finish(id, *status)?;
             }
             for note in &marks.notes {

@@ -161,21 +161,6 @@ impl Store {
         self.find("WHERE folder = ?1", &[&folder])
     }
 
-    /// The group meant by an id, a folder or a name that only one group has.
-    pub(crate) fn resolve_agent_group(&self, word: &str) -> Result<AgentGroup> {
-        for tail in ["WHERE id = ?1", "WHERE folder = ?1", "WHERE name = ?1"] {
-            let mut found: Vec<AgentGroup> = self.all(tail, &[&word])?;
-            if found.len() > 1 {
-                let ids: Vec<_> = found.into_iter().map(|group| group.id).collect();
-                return Err(StoreError::invalid::<AgentGroup>(word, format!("that is several: {}", ids.join(", "))));
-            }
-            if let Some(group) = found.pop() {
-                return Ok(group);
-            }
-        }
-        Err(StoreError::not_found::<AgentGroup>(word))
-    }
-
     /// All groups, the oldest first.
     pub(crate) fn agent_groups(&self) -> Result<Vec<AgentGroup>> {
         self.all("ORDER BY rowid", &[])

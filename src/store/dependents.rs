@@ -17,7 +17,8 @@ pub struct Dependent {
 
 impl fmt::Display for Dependent {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}", self.count, self.noun)
+        let noun = if self.count == 1 { self.noun.trim_end_matches('s') } else { self.noun };
+        write!(f, "{} {noun}", self.count)
     }
 }
 

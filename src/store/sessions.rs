@@ -113,7 +113,7 @@ impl Store {
         self.all("WHERE status = ?1 ORDER BY rowid", &[&SessionStatus::Active])
     }
 
-    pub(crate) fn active_sessions_of(&self, agent_group_id: &str) -> Result<Vec<Session>> {
+    pub fn active_sessions_of(&self, agent_group_id: &str) -> Result<Vec<Session>> {
         self.all("WHERE agent_group_id = ?1 AND status = ?2 ORDER BY rowid", &[&agent_group_id, &SessionStatus::Active])
     }
 

@@ -8,7 +8,6 @@ use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OptionalExtension, Params, Row};
 
 use super::UntrustedError;
-use crate::database;
 use crate::row::{AckStatus, Address, ContainerState, MessageOut, OutKind};
 use crate::time::parse_utc;
 
@@ -192,18 +191,17 @@ impl<'c> Snapshot<'c> {
         if !self.has(CONTAINER_STATE) {
             return Ok(None);
         }
-        let present = database::columns(self.db, CONTAINER_STATE)?;
-        let field = |name: &str| match present.iter().any(|column| column == name) {
-            true => sized(name, MAX_FIELD_BYTES),
-            false => "NULL, NULL".into(),
+        let field = |name: &str| match self.db.column_exists(None, CONTAINER_STATE, name)? {
+            true => Ok(sized(name, MAX_FIELD_BYTES)),
+            false => Ok::<_, rusqlite::Error>("NULL, NULL".into()),
         };
         let sql = format!(
             "SELECT {}, {}, {}, {}, {} FROM container_state WHERE id = 1 LIMIT 1",
-            field("current_tool"),
-            field("tool_started_at"),
-            field("silent_until"),
-            field("phase"),
-            field("tool_declared_timeout_ms"),
+            field("current_tool")?,
+            field("tool_started_at")?,
+            field("silent_until")?,
+            field("phase")?,
+            field("tool_declared_timeout_ms")?,
         );
         let state = self.db.query_row(&sql, [], |r| {
             let field = |i| text(r, i).ok().flatten();

@@ -52,23 +52,23 @@ fn whatever_depends_on_a_row_is_counted() {
         words(store.dependents_of_group("main").unwrap()),
         [
             "1 approvals",
-            "1 sender approvals",
-            "1 channel approvals",
-            "1 sessions",
-            "1 wirings",
-            "1 members",
-            "1 roles",
+            "1 sender approval",
+            "1 channel approval",
+            "1 session",
+            "1 wiring",
+            "1 member",
+            "1 role",
             "3 destinations",
         ]
     );
     assert_eq!(
         words(store.dependents_of_chat("family").unwrap()),
-        ["1 sender approvals", "1 channel approvals", "1 sessions", "2 wirings", "1 direct chats", "2 destinations"]
+        ["1 sender approval", "1 channel approval", "1 session", "2 wirings", "1 direct chat", "2 destinations"]
     );
-    assert_eq!(words(store.dependents_of_user("telegram:1").unwrap()), ["1 roles", "1 members", "1 direct chats"]);
+    assert_eq!(words(store.dependents_of_user("telegram:1").unwrap()), ["1 role", "1 member", "1 direct chat"]);
     let noun = "agent group";
     let in_use = StoreError::InUse { noun, id: "main".to_owned(), by: store.dependents_of_user("telegram:1").unwrap() };
-    assert_eq!(in_use.to_string(), "agent group `main` is in use by 1 roles, 1 members, 1 direct chats");
+    assert_eq!(in_use.to_string(), "agent group `main` is in use by 1 role, 1 member, 1 direct chat");
 }
 
 #[test]

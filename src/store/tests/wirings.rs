@@ -29,21 +29,6 @@ fn the_first_group_is_privileged_and_the_next_is_not() {
 }
 
 #[test]
-fn a_word_means_an_id_a_folder_or_a_name_that_is_unique() {
-    let home = Home::furnished();
-    let store = &home.store;
-    store.create_agent_group(&AgentGroup { name: "Twin".to_owned(), ..group("one") }).unwrap();
-    store
-        .create_agent_group(&AgentGroup { name: "Twin".to_owned(), folder: "house".to_owned(), ..group("two") })
-        .unwrap();
-    assert_eq!(store.resolve_agent_group("MAIN").unwrap().id, "main");
-    assert_eq!(store.resolve_agent_group("house").unwrap().id, "two");
-    let several = store.resolve_agent_group("Twin").unwrap_err();
-    assert_eq!(several.to_string(), "agent group `Twin`: that is several: one, two");
-    assert!(matches!(store.resolve_agent_group("nobody"), Err(StoreError::NotFound { .. })));
-}
-
-#[test]
 fn a_chat_met_twice_is_one_row() {
     let home = Home::furnished();
     let again = MessagingGroup { id: "other".to_owned(), ..chat("family") };
