@@ -13,6 +13,7 @@ use super::Format;
 use super::status::disk_available;
 use crate::config::Settings;
 use crate::container::docker::Docker;
+use crate::container::mounts;
 use crate::container::spec::User;
 use crate::home::Home;
 use crate::store::Store;
@@ -47,6 +48,11 @@ pub fn run(home: &Home, settings: &Settings, format: Format) -> Result<ExitCode>
     check("home", private(home), "chmod 700 the home and chmod 600 its .env");
     check("disk", disk(home), "free some space: a full disk stops new messages");
     check("database", database(home), "restore data/v2.db from a backup");
+    // A database that cannot be read was reported above.
+    let refused = Store::open_read_only(&home.store()).and_then(|store| mounts::refused(&store, home));
+    for reason in refused.unwrap_or_default() {
+        check("mount", Err(reason), "allow it in ~/.config/nanoclaw/mount-allowlist.json, or take it from the group");
+    }
     check("clock", clock(), "set the clock (`timedatectl`): tasks wait for a sane one");
     let docker = Docker::new(&settings.containers.docker);
     let engine =
