@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use nanoclaw_session::content::{ChatIn, Question};
+use nanoclaw_session::row::Address;
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use serde::{Deserialize, Serialize};
 
@@ -95,6 +96,15 @@ pub struct Chat {
 impl Chat {
     pub fn new(channel_type: &str, platform_id: &str) -> Chat {
         Chat { channel_type: channel_type.to_owned(), platform_id: platform_id.to_owned() }
+    }
+
+    /// The chat, or a thread in it, as a row has it.
+    pub fn address(&self, thread_id: Option<&str>) -> Address {
+        Address {
+            channel_type: Some(self.channel_type.clone()),
+            platform_id: Some(self.platform_id.clone()),
+            thread_id: thread_id.map(str::to_owned),
+        }
     }
 }
 

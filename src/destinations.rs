@@ -64,11 +64,9 @@ fn of_every_group(store: &Store) -> Result<BTreeMap<String, Vec<Destination>>> {
 /// # Errors
 /// The store's and the file's.
 pub fn project(store: &Store, dir: &SessionDir, session: &Session) -> Result<()> {
-    let chat = own_chat(store, session)?;
-    let routing = Address {
-        channel_type: chat.as_ref().map(|c| c.channel_type.clone()),
-        platform_id: chat.map(|c| c.platform_id),
-        thread_id: session.thread_id.clone(),
+    let routing = match own_chat(store, session)? {
+        Some(chat) => chat.address(session.thread_id.as_deref()),
+        None => Address { thread_id: session.thread_id.clone(), ..Address::default() },
     };
     let mut inbound = InboundDb::open(dir, Durability::Normal).context("cannot open inbound.db")?;
     let mut list = of_group(store, &session.agent_group_id)?;
@@ -95,33 +93,17 @@ pub fn project(store: &Store, dir: &SessionDir, session: &Session) -> Result<()>
 pub fn of_group(store: &Store, agent_group_id: &str) -> Result<Vec<Destination>> {
     let mut list = Vec::new();
     for row in store.destinations_of(agent_group_id)? {
-        let destination = match row.target_type {
+        let (display_name, address, agent_group_id) = match row.target_type {
             DestinationType::Channel => match found(store.messaging_group(&row.target_id))? {
                 None => continue,
-                Some(chat) => Destination {
-                    name: row.local_name,
-                    display_name: chat.name,
-                    kind: DestinationType::Channel,
-                    address: Address {
-                        channel_type: Some(chat.channel_type),
-                        platform_id: Some(chat.platform_id),
-                        thread_id: None,
-                    },
-                    agent_group_id: None,
-                },
+                Some(chat) => (chat.name, Chat::new(&chat.channel_type, &chat.platform_id).address(None), None),
             },
             DestinationType::Agent => match found(store.agent_group(&row.target_id))? {
                 None => continue,
-                Some(group) => Destination {
-                    name: row.local_name,
-                    display_name: Some(group.name),
-                    kind: DestinationType::Agent,
-                    address: Address::default(),
-                    agent_group_id: Some(group.id),
-                },
+                Some(group) => (Some(group.name), Address::default(), Some(group.id)),
             },
         };
-        list.push(destination);
+        list.push(Destination { name: row.local_name, display_name, kind: row.target_type, address, agent_group_id });
     }
     Ok(list)
 }

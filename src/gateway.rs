@@ -5,10 +5,7 @@
 //! passes the request on, and the answer back as it comes, unbuffered. The key never enters a
 //! container, an argument list or a log line.
 //!
-//! It is a Unix socket in a folder that is mounted read-only into every container: it needs no
-//! route from the container to the host, so it works with no network at all, behind a firewall
-//! and with rootless engines; and because the folder is mounted, not the socket, containers that
-//! outlive the host find the next one's socket in it.
+//! Why it is a Unix socket, in a folder that is mounted: docs/ARCHITECTURE.md, "Decisions of ours".
 //!
 //! One listener thread, and a short-lived thread per connection, at most [`MAX_CONNECTIONS`].
 

@@ -27,9 +27,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use nanoclaw_session::inbound::{Durability, InboundDb, Intake, is_transient};
-use nanoclaw_session::row::{Address, NewMessageIn, Trigger};
+use nanoclaw_session::row::{NewMessageIn, Trigger};
 
-use crate::channel::{Chat, ChatKind, InboundMessage, cli};
+use crate::channel::{ChatKind, InboundMessage, cli};
 use crate::delivery;
 use crate::home::Home;
 use crate::id::new_id;
@@ -302,17 +302,15 @@ impl Router {
         Ok(match command {
             HostCommand::Status => Some(host::status(&self.home, &agent, session.as_ref())),
             HostCommand::Tasks => Some(host::tasks(&self.home, &agent, session.as_ref())),
-            HostCommand::Stop => match session {
-                Some(session) => {
-                    let idle = session.container_status == ContainerStatus::Stopped;
-                    let id = row_id(&message.id, &session.agent_group_id);
-                    let address = address(&message.chat, message.thread());
-                    let row = NewMessageIn::chat(id.clone(), message.timestamp, address, String::new());
-                    batch.add(session, host::stop_row(id, row));
-                    idle.then(|| format!("{agent}: nothing runs here."))
-                }
-                None => Some(format!("{agent}: nothing runs here.")),
-            },
+            HostCommand::Stop => {
+                let nothing = format!("{agent}: nothing runs here.");
+                let Some(session) = session else { return Ok(Some(nothing)) };
+                let idle = session.container_status == ContainerStatus::Stopped;
+                let id = row_id(&message.id, &session.agent_group_id);
+                let address = message.chat.address(message.thread());
+                batch.add(session, host::stop_row(id, message.timestamp, address));
+                idle.then_some(nothing)
+            }
             HostCommand::Restart => {
                 if let Some(session) = session {
                     let _ = self.sweep.send(sweep::Event::Restart { session_id: session.id });
@@ -353,7 +351,7 @@ impl Router {
         let mut content = message.content.clone();
         content.attachments.extend(store_attachments(&dir, &id, &message.attachments));
         let (chat, thread) = message.answer_to();
-        let row = NewMessageIn::chat(id, message.timestamp, address(chat, thread), content.to_json());
+        let row = NewMessageIn::chat(id, message.timestamp, chat.address(thread), content.to_json());
         NewMessageIn { trigger, ..row }
     }
 
@@ -448,13 +446,5 @@ fn duplicate(row: &NewMessageIn, agent_group_id: &str) -> Decision {
         agent_group_id: Some(agent_group_id.to_owned()),
         reason: Why::Duplicate.as_str().to_owned(),
         detail: Some(Why::Duplicate.sentence().to_owned()),
-    }
-}
-
-fn address(chat: &Chat, thread_id: Option<&str>) -> Address {
-    Address {
-        channel_type: Some(chat.channel_type.clone()),
-        platform_id: Some(chat.platform_id.clone()),
-        thread_id: thread_id.map(str::to_owned),
     }
 }

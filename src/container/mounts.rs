@@ -26,32 +26,10 @@ use crate::home::Home;
 use crate::store::{ContainerConfig, Store, StoreError};
 use nanoclaw_session::layout::CONTAINER_WORKSPACE;
 
-/// Refused wherever they are part of a name in the path, in any case.
-const BLOCKED: [&str; 23] = [
-    ".ssh",
-    ".gnupg",
-    ".gpg",
-    ".aws",
-    ".azure",
-    ".gcloud",
-    ".kube",
-    ".docker",
-    ".env",
-    ".netrc",
-    ".npmrc",
-    ".pypirc",
-    ".git-credentials",
-    ".password-store",
-    "credentials",
-    "id_rsa",
-    "id_dsa",
-    "id_ecdsa",
-    "id_ed25519",
-    "private_key",
-    ".secret",
-    "docker.sock",
-    "podman.sock",
-];
+/// Refused wherever they are part of a name in the path, in any case: keys, credentials, engines.
+const BLOCKED: &str = "\
+    .ssh .gnupg .gpg .aws .azure .gcloud .kube .docker .env .netrc .npmrc .pypirc .git-credentials .password-store \
+    .secret credentials private_key id_rsa id_dsa id_ecdsa id_ed25519 docker.sock podman.sock";
 
 /// Folders that are refused because of what lies directly in them: somebody's home, in short.
 const TELLTALES: [&str; 8] = [".ssh", ".gnupg", ".aws", ".azure", ".kube", ".docker", ".netrc", ".password-store"];
@@ -199,8 +177,7 @@ impl AllowList {
     fn blocks(&self, real: &Path) -> Option<String> {
         let whole = real.to_string_lossy().to_lowercase();
         BLOCKED
-            .iter()
-            .copied()
+            .split_whitespace()
             .chain(self.blocked.iter().map(String::as_str))
             .find(|pattern| whole.contains(pattern))
             .map(str::to_owned)
@@ -483,5 +460,30 @@ mod tests {
         let (mounts, refused) = judge_all(&[inner, outer], &world.usual());
         assert_eq!(mounts.len(), 1);
         assert_eq!(refused.len(), 1);
+    }
+
+    #[test]
+    fn what_is_refused_to_a_group_is_told_with_its_folder_and_reason() {
+        let world = World::new();
+        let home = Home::locate(Some(&world.path("home"))).unwrap();
+        home.create().unwrap();
+        let now = jiff::Timestamp::UNIX_EPOCH;
+        let store = Store::open(&home.store(), now).unwrap();
+        let group = |id: &str| crate::store::AgentGroup {
+            id: id.into(),
+            name: id.into(),
+            folder: id.into(),
+            agent_provider: None,
+            created_at: now,
+        };
+        store.create_agent_group(&group("main")).unwrap();
+        store.create_agent_group(&group("other")).unwrap();
+        assert_eq!(refused(&store, &home).unwrap(), [""; 0]);
+        let ask =
+            |config: &mut ContainerConfig| config.additional_mounts = vec![json!({"hostPath": "/does/not/exist"})];
+        store.change_container_config("other", now, ask).unwrap();
+        // The list of whoever runs this test may have faults of its own, which come first.
+        let last = refused(&store, &home).unwrap().pop().unwrap();
+        assert_eq!(last, "other: entry 1: /does/not/exist is not there");
     }
 }
