@@ -11,7 +11,9 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use nanoclaw_session::content::{ChatIn, Question};
+use nanoclaw_session::row::Address;
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
+use serde::{Deserialize, Serialize};
 
 /// One platform, as two halves for two threads.
 pub struct Channel {
@@ -94,6 +96,21 @@ pub struct Chat {
     pub platform_id: String,
 }
 
+impl Chat {
+    pub fn new(channel_type: &str, platform_id: &str) -> Chat {
+        Chat { channel_type: channel_type.to_owned(), platform_id: platform_id.to_owned() }
+    }
+
+    /// The chat, or a thread in it, as a row has it.
+    pub fn address(&self, thread_id: Option<&str>) -> Address {
+        Address {
+            channel_type: Some(self.channel_type.clone()),
+            platform_id: Some(self.platform_id.clone()),
+            thread_id: thread_id.map(str::to_owned),
+        }
+    }
+}
+
 impl fmt::Display for Chat {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}:{}", self.channel_type, self.platform_id)
@@ -139,6 +156,24 @@ pub struct InboundMessage {
     pub attachments: Vec<InboundFile>,
     /// Where answers go when not to the chat itself.
     pub reply_to: Option<(Chat, Option<String>)>,
+}
+
+impl InboundMessage {
+    /// Its thread, where the chat has threads.
+    pub fn thread(&self) -> Option<&str> {
+        match self.threads {
+            Threads::Supported => self.thread_id.as_deref(),
+            Threads::Absent => None,
+        }
+    }
+
+    /// The chat and thread where answers go.
+    pub fn answer_to(&self) -> (&Chat, Option<&str>) {
+        match &self.reply_to {
+            Some((chat, thread)) => (chat, thread.as_deref()),
+            None => (&self.chat, self.thread()),
+        }
+    }
 }
 
 /// A file that came with a message.
@@ -189,7 +224,8 @@ pub enum Payload {
 }
 
 /// How a turn ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum TurnResult {
     Completed,
     Failed,

@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use anyhow::{Context, Result};
 use nanoclaw_session::inbound::{Durability, InboundDb};
+use nanoclaw_session::layout::SessionDir;
 use nanoclaw_session::row::{Address, Destination, DestinationType};
 
 use crate::channel::Chat;
@@ -41,7 +42,12 @@ pub fn change<T>(store: &Store, home: &Home, work: impl FnOnce() -> Result<T>) -
     let mut untold = Vec::new();
     for group in stale.keys() {
         for session in store.active_sessions_of(group)? {
-            if let Err(e) = project(store, home, &session) {
+            let dir = home.session(group, &session.id);
+            // One that has none yet is told when it starts.
+            if !dir.inbound_db().exists() {
+                continue;
+            }
+            if let Err(e) = project(store, &dir, &session) {
                 untold.push((session, e));
             }
         }
@@ -53,17 +59,23 @@ fn of_every_group(store: &Store) -> Result<BTreeMap<String, Vec<Destination>>> {
     store.agent_groups()?.into_iter().map(|group| Ok((group.id.clone(), of_group(store, &group.id)?))).collect()
 }
 
-/// Writes the destinations into a session's inbound.db. A session that has none yet gets them
-/// when it starts.
-fn project(store: &Store, home: &Home, session: &Session) -> Result<()> {
-    let dir = home.session(&session.agent_group_id, &session.id);
-    if !dir.inbound_db().exists() {
-        return Ok(());
-    }
-    let mut inbound = InboundDb::open(&dir, Durability::Normal).context("cannot open inbound.db")?;
+/// Writes into a session's inbound.db where it belongs and whom it may write to.
+///
+/// # Errors
+/// The store's and the file's.
+pub fn project(store: &Store, dir: &SessionDir, session: &Session) -> Result<()> {
+    let routing = match own_chat(store, session)? {
+        Some(chat) => chat.address(session.thread_id.as_deref()),
+        None => Address { thread_id: session.thread_id.clone(), ..Address::default() },
+    };
+    let mut inbound = InboundDb::open(dir, Durability::Normal).context("cannot open inbound.db")?;
     let mut list = of_group(store, &session.agent_group_id)?;
     loop {
-        inbound.write(|tx| tx.replace_destinations(&list)).context("cannot write into inbound.db")?;
+        let write = inbound.write(|tx| {
+            tx.replace_destinations(&list)?;
+            tx.set_routing(&routing)
+        });
+        write.context("cannot write destinations into inbound.db")?;
         // Somebody else's change may have been written between our reading and our writing.
         let now = of_group(store, &session.agent_group_id)?;
         if now == list {
@@ -81,33 +93,17 @@ fn project(store: &Store, home: &Home, session: &Session) -> Result<()> {
 pub fn of_group(store: &Store, agent_group_id: &str) -> Result<Vec<Destination>> {
     let mut list = Vec::new();
     for row in store.destinations_of(agent_group_id)? {
-        let destination = match row.target_type {
+        let (display_name, address, agent_group_id) = match row.target_type {
             DestinationType::Channel => match found(store.messaging_group(&row.target_id))? {
                 None => continue,
-                Some(chat) => Destination {
-                    name: row.local_name,
-                    display_name: chat.name,
-                    kind: DestinationType::Channel,
-                    address: Address {
-                        channel_type: Some(chat.channel_type),
-                        platform_id: Some(chat.platform_id),
-                        thread_id: None,
-                    },
-                    agent_group_id: None,
-                },
+                Some(chat) => (chat.name, Chat::new(&chat.channel_type, &chat.platform_id).address(None), None),
             },
             DestinationType::Agent => match found(store.agent_group(&row.target_id))? {
                 None => continue,
-                Some(group) => Destination {
-                    name: row.local_name,
-                    display_name: Some(group.name),
-                    kind: DestinationType::Agent,
-                    address: Address::default(),
-                    agent_group_id: Some(group.id),
-                },
+                Some(group) => (Some(group.name), Address::default(), Some(group.id)),
             },
         };
-        list.push(destination);
+        list.push(Destination { name: row.local_name, display_name, kind: row.target_type, address, agent_group_id });
     }
     Ok(list)
 }

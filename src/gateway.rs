@@ -5,29 +5,24 @@
 //! passes the request on, and the answer back as it comes, unbuffered. The key never enters a
 //! container, an argument list or a log line.
 //!
-//! It is a Unix socket in a folder that is mounted read-only into every container: it needs no
-//! route from the container to the host, so it works with no network at all, behind a firewall
-//! and with rootless engines; and because the folder is mounted, not the socket, containers that
-//! outlive the host find the next one's socket in it.
+//! Why it is a Unix socket, in a folder that is mounted: docs/ARCHITECTURE.md, "Decisions of ours".
 //!
 //! One listener thread, and a short-lived thread per connection, at most [`MAX_CONNECTIONS`].
 
 mod http;
 
-use std::fs;
 use std::io::{self, Read, Write};
-use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use serde_json::json;
 
 use crate::channel::Stop;
 use crate::config::GatewaySettings;
+use crate::home::listen;
 use crate::store::Store;
 use crate::thread::spawn_worker;
 use crate::watch::wait_readable;
@@ -54,12 +49,11 @@ pub struct Gateway {
     shared: Arc<Shared>,
 }
 
-/// What connections share, read-only but for the count.
+/// What connections share, read-only.
 struct Shared {
     store: PathBuf,
     settings: GatewaySettings,
     agent: ureq::Agent,
-    connections: AtomicUsize,
 }
 
 impl Gateway {
@@ -68,18 +62,9 @@ impl Gateway {
     /// # Errors
     /// The socket cannot be made.
     pub fn open(folder: &Path, store: &Path, settings: GatewaySettings) -> Result<Gateway> {
-        let path = folder.join(SOCKET_NAME);
-        match fs::remove_file(&path) {
-            Err(e) if e.kind() != io::ErrorKind::NotFound => {
-                return Err(e).with_context(|| format!("cannot remove the old socket {}", path.display()));
-            }
-            _ => {}
-        }
-        let listener = UnixListener::bind(&path)
-            .with_context(|| format!("cannot open the gateway's socket {}", path.display()))?;
         // Any container user may connect; who asks is decided by the token. The home is closed to
         // everyone else.
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o666))?;
+        let listener = listen(&folder.join(SOCKET_NAME), 0o666)?;
         let agent = ureq::Agent::config_builder()
             .http_status_as_error(false)
             .max_redirects(0)
@@ -89,7 +74,7 @@ impl Gateway {
             .timeout_recv_body(Some(ANSWER_DEADLINE))
             .build()
             .new_agent();
-        let shared = Shared { store: store.to_owned(), settings, agent, connections: AtomicUsize::new(0) };
+        let shared = Shared { store: store.to_owned(), settings, agent };
         Ok(Gateway { listener, shared: Arc::new(shared) })
     }
 
@@ -115,20 +100,18 @@ impl Gateway {
                 continue;
             }
             let (stream, _) = self.listener.accept()?;
-            let shared = Arc::clone(&self.shared);
-            if shared.connections.fetch_add(1, Ordering::Relaxed) >= MAX_CONNECTIONS {
-                shared.connections.fetch_sub(1, Ordering::Relaxed);
+            // Each connection holds one reference, and so do we.
+            if Arc::strong_count(&self.shared) > MAX_CONNECTIONS {
                 log::warn!("The gateway is full; a request was turned away");
                 continue; // dropping it is the answer; the runner tries again
             }
+            let shared = Arc::clone(&self.shared);
             let spawned = spawn_worker("gateway-request", move || {
                 if let Err(e) = shared.connection(stream) {
                     log::debug!("A gateway connection ended error={e}");
                 }
-                shared.connections.fetch_sub(1, Ordering::Relaxed);
             });
             if let Err(e) = spawned {
-                self.shared.connections.fetch_sub(1, Ordering::Relaxed);
                 log::error!("No thread for a gateway request error={e}");
             }
         }

@@ -17,6 +17,7 @@
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Seek, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -180,11 +181,7 @@ impl Home {
         };
         match flock(&file, FlockOperation::NonBlockingLockShared) {
             Ok(()) => Ok(None),
-            Err(rustix::io::Errno::WOULDBLOCK) => {
-                let mut pid = String::new();
-                file.read_to_string(&mut pid)?;
-                Ok(Some(Holder { pid: pid.trim().parse().ok() }))
-            }
+            Err(rustix::io::Errno::WOULDBLOCK) => Ok(Some(Holder { pid: pid_in(&mut file)? })),
             Err(e) => Err(e.into()),
         }
     }
@@ -199,11 +196,7 @@ impl Home {
             .open(self.lock_file())?;
         match flock(&file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => {}
-            Err(rustix::io::Errno::WOULDBLOCK) => {
-                let mut pid = String::new();
-                file.read_to_string(&mut pid)?;
-                return Err(LockError::Held { pid: pid.trim().parse().ok() });
-            }
+            Err(rustix::io::Errno::WOULDBLOCK) => return Err(LockError::Held { pid: pid_in(&mut file)? }),
             Err(e) => return Err(io::Error::from(e).into()),
         }
         file.set_len(0)?;
@@ -211,6 +204,30 @@ impl Home {
         writeln!(file, "{}", std::process::id())?;
         Ok(HomeLock { _file: file })
     }
+}
+
+/// Makes the socket at `path` with the permissions `mode`, replacing what an earlier life left there.
+///
+/// # Errors
+/// It cannot be made.
+pub fn listen(path: &Path, mode: u32) -> Result<UnixListener> {
+    let make = || {
+        match fs::remove_file(path) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+            _ => {}
+        }
+        let listener = UnixListener::bind(path)?;
+        fs::set_permissions(path, fs::Permissions::from_mode(mode))?;
+        Ok(listener)
+    };
+    make().with_context(|| format!("cannot open the socket {}", path.display()))
+}
+
+/// The process id in a lock file, where it can be read.
+fn pid_in(file: &mut File) -> io::Result<Option<u32>> {
+    let mut pid = String::new();
+    file.read_to_string(&mut pid)?;
+    Ok(pid.trim().parse().ok())
 }
 
 /// Who holds a home.
@@ -244,11 +261,9 @@ impl From<io::Error> for LockError {
 impl std::fmt::Display for LockError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            LockError::Held { pid: Some(pid) } => {
-                write!(f, "another nanoclaw (process {pid}) runs on this home; stop it first, or use another --home")
-            }
-            LockError::Held { pid: None } => {
-                write!(f, "another nanoclaw runs on this home; stop it first, or use another --home")
+            LockError::Held { pid } => {
+                let process = pid.map_or(String::new(), |pid| format!(" (process {pid})"));
+                write!(f, "another nanoclaw{process} runs on this home; stop it first, or use another --home")
             }
             LockError::Io(e) => write!(f, "cannot lock the home: {e}"),
         }

@@ -10,7 +10,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, OnceLock};
 
-use log::{Level, LevelFilter, Log, Metadata, Record};
+use log::{LevelFilter, Log, Metadata, Record};
 
 use crate::config::{LogFormat, LogSettings};
 
@@ -78,22 +78,12 @@ impl Logger {
         // One line per event, whatever an error text or a user's message contains.
         let message = record.args().to_string().replace(['\n', '\r'], " ");
         match self.format {
-            LogFormat::Text => format!("{time} {} {message}\n", level_name(record.level())),
+            LogFormat::Text => format!("{time} {:<5} {message}\n", record.level()),
             LogFormat::Json => {
-                let level = level_name(record.level()).trim_end();
+                let level = record.level().as_str();
                 format!("{}\n", serde_json::json!({"time": time, "level": level, "message": message}))
             }
         }
-    }
-}
-
-fn level_name(level: Level) -> &'static str {
-    match level {
-        Level::Error => "ERROR",
-        Level::Warn => "WARN ",
-        Level::Info => "INFO ",
-        Level::Debug => "DEBUG",
-        Level::Trace => "TRACE",
     }
 }
 

@@ -8,7 +8,6 @@
 //! A session whose file is locked by its container is parked: its rows wait in memory, its batch
 //! stays unacknowledged, and everybody else goes on.
 
-mod access;
 mod attachments;
 mod command;
 mod engage;
@@ -28,22 +27,20 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use nanoclaw_session::inbound::{Durability, InboundDb, Intake, is_transient};
-use nanoclaw_session::row::{Address, NewMessageIn, Trigger};
+use nanoclaw_session::row::{NewMessageIn, Trigger};
 
-use crate::channel::{Chat, ChatKind, InboundMessage, cli};
+use crate::channel::{ChatKind, InboundMessage, cli};
 use crate::delivery;
 use crate::home::Home;
 use crate::id::new_id;
-use crate::store::{
-    ContainerStatus, Decision, MessagingGroup, Session, StartReason, Store, UnknownSenderPolicy, User, Wiring,
-};
+use crate::store::{ContainerStatus, Decision, MessagingGroup, Session, StartReason, Store, Wiring};
 use crate::sweep;
 use attachments::store_attachments;
 use command::HostCommand;
 use engage::Pattern;
 use judge::{Ruling, Subject, Subscribe, Verdict, Why, judge};
 use pairing::Pairing;
-use records::{Posted, Records};
+use records::{Posted, Records, chat_row, sender_row};
 use session::Scope;
 
 pub use facts::Facts;
@@ -180,7 +177,7 @@ impl Router {
                         batch.records.broken_pattern(candidate.wiring, problem)?;
                     }
                 }
-                self.carry_out(message, &subject, chat, verdicts, batch)?;
+                self.carry_out(message, chat, verdicts, batch)?;
             }
             (None, _) => {}
         }
@@ -193,7 +190,7 @@ impl Router {
 
     /// A terminal waits for the end of the turn, and there is none.
     fn end_turn(&self, message: &InboundMessage) {
-        let chat = message.reply_to.as_ref().map_or(&message.chat, |(chat, _)| chat);
+        let (chat, _) = message.answer_to();
         if chat.channel_type == cli::CHANNEL {
             let message_ids = vec![message.id.clone()];
             // Gone means that the host stops.
@@ -224,17 +221,7 @@ impl Router {
             Some(chat) => chat.clone(),
             None => {
                 batch.facts.forget();
-                let new = MessagingGroup {
-                    id: new_id("chat"),
-                    channel_type: message.chat.channel_type.clone(),
-                    platform_id: message.chat.platform_id.clone(),
-                    name: None,
-                    is_group: message.kind == ChatKind::Group,
-                    unknown_sender_policy: UnknownSenderPolicy::RequestApproval,
-                    denied_at: None,
-                    created_at: crate::time::now(),
-                };
-                self.store.ensure_messaging_group(&new)?.into_inner()
+                self.store.ensure_messaging_group(&chat_row(message, crate::time::now()))?.into_inner()
             }
         };
         batch.records.dropped(message, &chat, None, why);
@@ -245,7 +232,6 @@ impl Router {
     fn carry_out(
         &self,
         message: &InboundMessage,
-        subject: &Subject<'_>,
         chat: &MessagingGroup,
         verdicts: &[Verdict<'_>],
         batch: &mut Batch<'_>,
@@ -257,11 +243,11 @@ impl Router {
             let agent = wiring.agent_group_id.as_str();
             match ruling {
                 Ruling::Heard { trigger, scope, subscribe } => {
-                    if let (Subscribe::ToThread, Some(thread)) = (subscribe, subject.thread_id) {
+                    if let (Subscribe::ToThread, Some(thread)) = (subscribe, message.thread()) {
                         batch.records.subscribe(&message.chat, thread)?;
                     }
                     let session = self.session_for(wiring, chat, scope, batch)?;
-                    let row = self.row(message, subject.thread_id, &session, *trigger);
+                    let row = self.row(message, &session, *trigger);
                     log::info!(
                         "Message routed message={} session={} agent={agent} trigger={}",
                         message.id,
@@ -272,7 +258,7 @@ impl Router {
                 }
                 Ruling::Asked { command, scope } => {
                     let session = batch.facts.session(agent, &chat.id, scope)?;
-                    answers.extend(self.obey(*command, message, subject, wiring, session, batch)?);
+                    answers.extend(self.obey(*command, message, wiring, session, batch)?);
                 }
                 Ruling::NotHeard(why) => {
                     batch.records.not_heard(message, Some(agent), *why);
@@ -296,7 +282,7 @@ impl Router {
             answers.push("Permission denied".to_owned());
         }
         if !answers.is_empty() {
-            batch.records.answer(message, subject.thread_id, &answers.join("\n"))?;
+            batch.records.answer(message, &answers.join("\n"))?;
         }
         Ok(())
     }
@@ -306,7 +292,6 @@ impl Router {
         &self,
         command: HostCommand,
         message: &InboundMessage,
-        subject: &Subject<'_>,
         wiring: &Wiring,
         session: Option<Session>,
         batch: &mut Batch<'_>,
@@ -317,17 +302,15 @@ impl Router {
         Ok(match command {
             HostCommand::Status => Some(host::status(&self.home, &agent, session.as_ref())),
             HostCommand::Tasks => Some(host::tasks(&self.home, &agent, session.as_ref())),
-            HostCommand::Stop => match session {
-                Some(session) => {
-                    let idle = session.container_status == ContainerStatus::Stopped;
-                    let id = row_id(&message.id, &session.agent_group_id);
-                    let address = address(&message.chat, subject.thread_id);
-                    let row = NewMessageIn::chat(id.clone(), message.timestamp, address, String::new());
-                    batch.add(session, host::stop_row(id, row));
-                    idle.then(|| format!("{agent}: nothing runs here."))
-                }
-                None => Some(format!("{agent}: nothing runs here.")),
-            },
+            HostCommand::Stop => {
+                let nothing = format!("{agent}: nothing runs here.");
+                let Some(session) = session else { return Ok(Some(nothing)) };
+                let idle = session.container_status == ContainerStatus::Stopped;
+                let id = row_id(&message.id, &session.agent_group_id);
+                let address = message.chat.address(message.thread());
+                batch.add(session, host::stop_row(id, message.timestamp, address));
+                idle.then_some(nothing)
+            }
             HostCommand::Restart => {
                 if let Some(session) = session {
                     let _ = self.sweep.send(sweep::Event::Restart { session_id: session.id });
@@ -340,12 +323,7 @@ impl Router {
     fn remember_sender(&self, message: &InboundMessage, batch: &mut Batch<'_>) -> Result<()> {
         let Some(id) = &message.content.sender_id else { return Ok(()) };
         if batch.seen.insert((id.clone(), message.content.sender.clone())) {
-            self.store.ensure_user(&User {
-                id: id.clone(),
-                kind: message.chat.channel_type.clone(),
-                display_name: message.content.sender.clone(),
-                created_at: crate::time::now(),
-            })?;
+            self.store.ensure_user(&sender_row(message, id, crate::time::now()))?;
         }
         Ok(())
     }
@@ -367,22 +345,14 @@ impl Router {
     }
 
     /// The row for one agent, with its attachments already in place.
-    fn row(
-        &self,
-        message: &InboundMessage,
-        thread_id: Option<&str>,
-        session: &Session,
-        trigger: Trigger,
-    ) -> NewMessageIn {
+    fn row(&self, message: &InboundMessage, session: &Session, trigger: Trigger) -> NewMessageIn {
         let id = row_id(&message.id, &session.agent_group_id);
         let dir = self.home.session(&session.agent_group_id, &session.id);
         let mut content = message.content.clone();
         content.attachments.extend(store_attachments(&dir, &id, &message.attachments));
-        let address = match &message.reply_to {
-            Some((chat, thread)) => address(chat, thread.as_deref()),
-            None => address(&message.chat, thread_id),
-        };
-        NewMessageIn { trigger, ..NewMessageIn::chat(id, message.timestamp, address, content.to_json()) }
+        let (chat, thread) = message.answer_to();
+        let row = NewMessageIn::chat(id, message.timestamp, chat.address(thread), content.to_json());
+        NewMessageIn { trigger, ..row }
     }
 
     /// Writes a batch; what could not be written because of a lock comes back.
@@ -476,13 +446,5 @@ fn duplicate(row: &NewMessageIn, agent_group_id: &str) -> Decision {
         agent_group_id: Some(agent_group_id.to_owned()),
         reason: Why::Duplicate.as_str().to_owned(),
         detail: Some(Why::Duplicate.sentence().to_owned()),
-    }
-}
-
-fn address(chat: &Chat, thread_id: Option<&str>) -> Address {
-    Address {
-        channel_type: Some(chat.channel_type.clone()),
-        platform_id: Some(chat.platform_id.clone()),
-        thread_id: thread_id.map(str::to_owned),
     }
 }

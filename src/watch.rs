@@ -7,6 +7,7 @@
 
 use std::collections::HashMap;
 use std::io;
+use std::ops::ControlFlow;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -127,17 +128,15 @@ struct Body {
     next_token: u64,
 }
 
-/// Whether the thread goes on.
-enum Flow {
-    Continue,
-    Stop,
-}
-
 impl Body {
     fn run(mut self) -> io::Result<()> {
         let mut events = Vec::with_capacity(32);
         loop {
-            let timeout = self.next_rearm().map(|at| timespec(at.saturating_duration_since(Instant::now())));
+            let timeout = self
+                .resting()
+                .map(|(_, until)| until)
+                .min()
+                .map(|at| timespec(at.saturating_duration_since(Instant::now())));
             events.clear();
             match epoll::wait(&self.epoll, rustix::buffer::spare_capacity(&mut events), timeout.as_ref()) {
                 Ok(_) | Err(Errno::INTR) => {}
@@ -146,7 +145,7 @@ impl Body {
             for event in &events {
                 let token = event.data.u64();
                 let flow = if token == COMMANDS { self.obey()? } else { self.ready(token)? };
-                if let Flow::Stop = flow {
+                if flow.is_break() {
                     return Ok(());
                 }
             }
@@ -154,7 +153,7 @@ impl Body {
         }
     }
 
-    fn obey(&mut self) -> io::Result<Flow> {
+    fn obey(&mut self) -> io::Result<ControlFlow<()>> {
         let mut count = [0; 8];
         // Nothing to read means another round took it; the queue is what counts.
         let _ = rustix::io::read(&*self.wake, &mut count);
@@ -167,10 +166,10 @@ impl Body {
                 }
                 Command::ForgetSession { session_id } => self.forget(&session_id),
                 Command::Process { run_id, pidfd } => self.add(Watched::Process { run_id, pidfd })?,
-                Command::Stop => return Ok(Flow::Stop),
+                Command::Stop => return Ok(ControlFlow::Break(())),
             }
         }
-        Ok(Flow::Continue)
+        Ok(ControlFlow::Continue(()))
     }
 
     fn add(&mut self, watched: Watched) -> io::Result<()> {
@@ -190,9 +189,9 @@ impl Body {
         self.watched.retain(|_, w| !matches!(w, Watched::Session { session_id, .. } if session_id == session));
     }
 
-    fn ready(&mut self, token: u64) -> io::Result<Flow> {
+    fn ready(&mut self, token: u64) -> io::Result<ControlFlow<()>> {
         let sent = match self.watched.get_mut(&token) {
-            None => return Ok(Flow::Continue),
+            None => return Ok(ControlFlow::Continue(())),
             Some(Watched::Process { run_id, .. }) => {
                 let event = sweep::Event::Died { run_id: std::mem::take(run_id) };
                 self.watched.remove(&token);
@@ -205,7 +204,7 @@ impl Body {
                     Err(e) => {
                         log::warn!("Notifications of a session failed session={session_id} error={e}");
                         self.watched.remove(&token);
-                        return Ok(Flow::Continue);
+                        return Ok(ControlFlow::Continue(()));
                     }
                 };
                 rest.charge(Instant::now());
@@ -215,11 +214,7 @@ impl Body {
                 !news || self.delivery.send(delivery::Event::Changed { session_id: session_id.clone() }).is_ok()
             }
         };
-        Ok(if sent { Flow::Continue } else { Flow::Stop })
-    }
-
-    fn next_rearm(&self) -> Option<Instant> {
-        self.resting().map(|(_, until)| until).min()
+        Ok(if sent { ControlFlow::Continue(()) } else { ControlFlow::Break(()) })
     }
 
     fn resting(&self) -> impl Iterator<Item = (u64, Instant)> + '_ {

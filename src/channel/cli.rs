@@ -9,13 +9,11 @@ mod clients;
 pub mod wire;
 
 use std::collections::HashMap;
-use std::fs;
 use std::io::{self, Read};
-use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use nanoclaw_session::content::ChatIn;
@@ -44,21 +42,13 @@ const MAX_READ_BYTES: usize = 256 * 1024;
 /// Largest file that is sent to a terminal. bytes
 const MAX_FILE_BYTES: u64 = 25 * 1024 * 1024;
 
-/// Opens the socket at `path`, replacing what an earlier life left there.
+/// Opens the terminal's socket at `path`.
 ///
 /// # Errors
 /// The socket cannot be made, for instance because its path is too long (107 bytes).
 pub fn open(path: &Path) -> Result<Channel> {
-    match fs::remove_file(path) {
-        Err(e) if e.kind() != io::ErrorKind::NotFound => {
-            return Err(e).with_context(|| format!("cannot remove the old socket {}", path.display()));
-        }
-        _ => {}
-    }
-    let listener =
-        UnixListener::bind(path).with_context(|| format!("cannot open the terminal's socket {}", path.display()))?;
     // The home is closed to others already.
-    fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
+    let listener = crate::home::listen(path, 0o600)?;
     listener.set_nonblocking(true)?;
     let clients = Clients::default();
     Ok(Channel {
@@ -224,8 +214,8 @@ impl CliInbound {
             (None, true) => return Ok(()),
         };
         let (chat, thread_id) = match line.to {
-            Some(to) => (Chat { channel_type: to.channel_type, platform_id: to.platform_id }, to.thread_id),
-            None => (Chat { channel_type: CHANNEL.to_owned(), platform_id: LOCAL_CHAT.to_owned() }, None),
+            Some(to) => to.into(),
+            None => (Chat::new(CHANNEL, LOCAL_CHAT), None),
         };
         if chat.channel_type == CHANNEL && self.clients.listen(client, &chat.platform_id) {
             polled.ready = Ready::NowReachable;
@@ -257,9 +247,7 @@ impl CliInbound {
                 ..ChatIn::default()
             },
             attachments,
-            reply_to: line
-                .reply_to
-                .map(|r| (Chat { channel_type: r.channel_type, platform_id: r.platform_id }, r.thread_id)),
+            reply_to: line.reply_to.map(Into::into),
         });
         Ok(())
     }
@@ -356,7 +344,7 @@ fn lines_of(item: &OutboundItem) -> Result<Vec<ToClient>, String> {
         Payload::Subscribe => Vec::new(),
         Payload::Question(question) => vec![ToClient::Question { id, question: question.clone() }],
         Payload::TurnEnd { message_ids, result } => {
-            vec![ToClient::TurnEnd { message_ids: message_ids.clone(), result: (*result).into() }]
+            vec![ToClient::TurnEnd { message_ids: message_ids.clone(), result: *result }]
         }
     })
 }

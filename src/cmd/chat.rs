@@ -17,7 +17,8 @@ use nanoclaw_session::layout::confined_file_name;
 
 use super::{ChatArgs, NO_ANSWER};
 use crate::admin;
-use crate::channel::cli::wire::{FromClient, ToClient, WireAddress, WireTurnResult};
+use crate::channel::TurnResult;
+use crate::channel::cli::wire::{FromClient, ToClient, WireAddress};
 use crate::channel::cli::{CHANNEL, LOCAL_CHAT};
 use crate::destinations;
 use crate::home::Home;
@@ -123,7 +124,7 @@ fn one_turn(home: &Home, chat: &str, text: String, args: &ChatArgs) -> Result<Ex
             ToClient::Accepted { .. } => accepted = true,
             ToClient::Error { message } => bail!(message),
             ToClient::TurnEnd { message_ids, result } if message_ids.contains(&id) => {
-                return Ok(ExitCode::from(u8::from(result == WireTurnResult::Failed)));
+                return Ok(ExitCode::from(u8::from(result == TurnResult::Failed)));
             }
             other if !args.json => {
                 for text in describe(home, &other)? {

@@ -14,6 +14,7 @@ use super::JsonArgs;
 use super::status::disk_available;
 use crate::config::{ContainerSettings, Settings};
 use crate::container::docker::{Docker, DockerError};
+use crate::container::mounts;
 use crate::container::spec::{RUNNER, User};
 use crate::home::Home;
 use crate::store::Store;
@@ -51,6 +52,11 @@ pub fn run(home: &Home, args: &JsonArgs) -> Result<ExitCode> {
     check("home", private(home), "chmod 700 the home and chmod 600 its .env");
     check("disk", disk(home), "free some space: a full disk stops new messages");
     check("database", database(home), "restore data/v2.db from a backup");
+    // A database that cannot be read was reported above.
+    let refused = Store::open_read_only(&home.store()).and_then(|store| mounts::refused(&store, home));
+    for reason in refused.unwrap_or_default() {
+        check("mount", Err(reason), "allow it in ~/.config/nanoclaw/mount-allowlist.json, or take it from the group");
+    }
     check("clock", clock(), "set the clock (`timedatectl`): tasks wait for a sane one");
     let docker = Docker::new(&containers.docker);
     let version = docker.ping().map_err(|e| e.to_string());

@@ -4,6 +4,7 @@
 //! Every function blocks: they are called on worker threads, never on an actor's own. Output is
 //! parsed by pure functions, tested on what the CLI really printed.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::fs;
 use std::io;
@@ -25,7 +26,7 @@ const STOP_GRACE_S: u32 = 5;
 /// Lines of a container's log that are kept.
 const KEPT_LOG_LINES: &str = "2000";
 
-/// The CLI.
+/// The CLI. What a call says of errors is in [`DockerError`].
 #[derive(Debug, Clone)]
 pub struct Docker {
     program: String,
@@ -133,7 +134,7 @@ impl Docker {
             env: spec.secret_env.clone(),
             deadline: RUN_DEADLINE,
         };
-        match self.checked(&invocation) {
+        match self.execute(&invocation).and_then(succeeded) {
             Ok(output) => {
                 let container_id = text(&output);
                 // It runs: an engine that cannot be asked now is asked again later.
@@ -154,9 +155,6 @@ impl Docker {
 
     /// How the end of this container will be noticed. One that was created and not started by
     /// the age at which any `docker run` has ended is removed.
-    ///
-    /// # Errors
-    /// [`DockerError`].
     pub fn life(&self, container: &str, age: Duration) -> Result<Life, DockerError> {
         match self.inspect(container)? {
             Some(Inspected { id, state: State::Running { pid }, .. }) => Ok(open_pidfd(pid, &id)),
@@ -170,24 +168,14 @@ impl Docker {
     }
 
     /// What the engine says about one container; `None` when it knows none of this name.
-    ///
-    /// # Errors
-    /// [`DockerError`].
     pub fn inspect(&self, container: &str) -> Result<Option<Inspected>, DockerError> {
-        let output = self.call(&["inspect", "--type", "container", container], ASK_DEADLINE)?;
-        if output.succeeded() {
-            return Ok(parse_inspect(&output.stdout)?.pop());
+        match self.find(&["inspect", "--type", "container", container])? {
+            Some(output) => Ok(parse_inspect(&output.stdout)?.pop()),
+            None => Ok(None),
         }
-        // The CLI exits with 1 for "no such container" and for "no engine" alike: ask the engine
-        // whether it is there before believing that the container is not.
-        self.ping()?;
-        Ok(None)
     }
 
     /// Every container of this install, alive or not.
-    ///
-    /// # Errors
-    /// [`DockerError`].
     pub fn list(&self, install_id: &str) -> Result<Vec<Inspected>, DockerError> {
         let filter = format!("label={INSTALL_LABEL}={install_id}");
         let output = self.ask(&["ps", "--all", "--quiet", "--no-trunc", "--filter", &filter])?;
@@ -201,18 +189,12 @@ impl Docker {
     }
 
     /// The last lines a container printed.
-    ///
-    /// # Errors
-    /// [`DockerError`].
     pub fn logs(&self, container: &str) -> Result<Vec<u8>, DockerError> {
         let output = self.ask(&["logs", "--timestamps", "--tail", KEPT_LOG_LINES, container])?;
         Ok([output.stdout, output.stderr].concat())
     }
 
     /// Removes a container, killing it if need be. Idempotent.
-    ///
-    /// # Errors
-    /// [`DockerError`].
     pub fn remove(&self, container: &str) -> Result<(), DockerError> {
         let output = self.call(&["rm", "--force", "--volumes", container], RUN_DEADLINE)?;
         if output.succeeded() {
@@ -225,42 +207,35 @@ impl Docker {
     }
 
     /// Asks a container to end, and kills it when it does not.
-    ///
-    /// # Errors
-    /// [`DockerError`].
     pub fn stop(&self, container: &str) -> Result<(), DockerError> {
         self.ask(&["stop", "--time", &STOP_GRACE_S.to_string(), container]).map(drop)
     }
 
     /// Whether the engine answers; its version.
-    ///
-    /// # Errors
-    /// [`DockerError`].
     pub fn ping(&self) -> Result<String, DockerError> {
         self.ask(&["version", "--format", "{{.Server.Version}}"]).map(|output| text(&output))
     }
 
     /// The id of an image; `None` when there is none of this name.
-    ///
-    /// # Errors
-    /// [`DockerError`].
     pub fn image_id(&self, image: &str) -> Result<Option<String>, DockerError> {
-        let output = self.call(&["image", "inspect", "--format", "{{.Id}}", image], ASK_DEADLINE)?;
-        if output.succeeded() {
-            return Ok(Some(text(&output)));
-        }
-        self.ping()?;
-        Ok(None)
+        Ok(self.find(&["image", "inspect", "--format", "{{.Id}}", image])?.as_ref().map(text))
     }
 
     /// Runs a container to its end in the foreground; what it printed. For `doctor`.
-    ///
-    /// # Errors
-    /// [`DockerError`].
     pub fn try_out(&self, args: &[&str]) -> Result<Vec<u8>, DockerError> {
-        let args = args.iter().map(|a| (*a).to_owned()).collect();
-        let invocation = Invocation { program: self.program.clone(), args, env: Vec::new(), deadline: RUN_DEADLINE };
-        self.checked(&invocation).map(|output| output.stdout)
+        succeeded(self.call(args, RUN_DEADLINE)?).map(|output| output.stdout)
+    }
+
+    /// The answer about something that may not be there.
+    fn find(&self, args: &[&str]) -> Result<Option<Output>, DockerError> {
+        let output = self.call(args, ASK_DEADLINE)?;
+        if output.succeeded() {
+            return Ok(Some(output));
+        }
+        // The CLI exits with 1 for "no such thing" and for "no engine" alike: ask the engine
+        // whether it is there before believing that the thing is not.
+        self.ping()?;
+        Ok(None)
     }
 
     fn ask(&self, args: &[&str]) -> Result<Output, DockerError> {
@@ -270,10 +245,6 @@ impl Docker {
     fn call(&self, args: &[&str], deadline: Duration) -> Result<Output, DockerError> {
         let args = args.iter().map(|a| (*a).to_owned()).collect();
         self.execute(&Invocation { program: self.program.clone(), args, env: Vec::new(), deadline })
-    }
-
-    fn checked(&self, invocation: &Invocation) -> Result<Output, DockerError> {
-        succeeded(self.execute(invocation)?)
     }
 
     fn execute(&self, invocation: &Invocation) -> Result<Output, DockerError> {
@@ -322,20 +293,18 @@ struct RawContainer {
 }
 
 #[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
 struct RawConfig {
-    #[serde(rename = "Labels", default)]
-    labels: Option<std::collections::BTreeMap<String, String>>,
+    labels: Option<BTreeMap<String, String>>,
 }
 
-#[derive(Deserialize)]
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
 struct RawState {
-    #[serde(rename = "Status")]
     status: String,
-    #[serde(rename = "Pid", default)]
     pid: u32,
-    #[serde(rename = "ExitCode", default)]
     exit_code: i64,
-    #[serde(rename = "OOMKilled", default)]
+    #[serde(rename = "OOMKilled")]
     oom_killed: bool,
 }
 

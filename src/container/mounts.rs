@@ -22,34 +22,14 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::spec::{Access, Mount};
+use crate::home::Home;
+use crate::store::{ContainerConfig, Store, StoreError};
 use nanoclaw_session::layout::CONTAINER_WORKSPACE;
 
-/// Refused wherever they are part of a name in the path, in any case.
-const BLOCKED: [&str; 23] = [
-    ".ssh",
-    ".gnupg",
-    ".gpg",
-    ".aws",
-    ".azure",
-    ".gcloud",
-    ".kube",
-    ".docker",
-    ".env",
-    ".netrc",
-    ".npmrc",
-    ".pypirc",
-    ".git-credentials",
-    ".password-store",
-    "credentials",
-    "id_rsa",
-    "id_dsa",
-    "id_ecdsa",
-    "id_ed25519",
-    "private_key",
-    ".secret",
-    "docker.sock",
-    "podman.sock",
-];
+/// Refused wherever they are part of a name in the path, in any case: keys, credentials, engines.
+const BLOCKED: &str = "\
+    .ssh .gnupg .gpg .aws .azure .gcloud .kube .docker .env .netrc .npmrc .pypirc .git-credentials .password-store \
+    .secret credentials private_key id_rsa id_dsa id_ecdsa id_ed25519 docker.sock podman.sock";
 
 /// Folders that are refused because of what lies directly in them: somebody's home, in short.
 const TELLTALES: [&str; 8] = [".ssh", ".gnupg", ".aws", ".azure", ".kube", ".docker", ".netrc", ".password-store"];
@@ -167,37 +147,29 @@ impl AllowList {
         allowed
     }
 
-    fn take(&mut self, list: &Value) {
-        let entries = |name: &str| match list.get(name) {
-            None => Ok(Vec::new()),
-            Some(Value::Array(entries)) => Ok(entries.clone()),
-            Some(_) => Err(format!("{name} is no list")),
+    /// The entries of a part of the list that are understood; `None` when it is no list.
+    fn entries<T>(&mut self, list: &Value, part: &str, parse: fn(&Value) -> Result<T, String>) -> Option<Vec<T>> {
+        let Some(value) = list.get(part) else { return Some(Vec::new()) };
+        let Some(entries) = value.as_array() else {
+            self.problems.push(format!("{part} is no list"));
+            return None;
         };
-        match entries("allowedRoots") {
-            Ok(roots) => {
-                for (n, root) in roots.into_iter().enumerate() {
-                    match parse_root(root) {
-                        Ok(root) => self.roots.push(root),
-                        Err(problem) => self.problems.push(format!("allowedRoots, entry {}: {problem}", n + 1)),
-                    }
-                }
+        let mut understood = Vec::new();
+        for (n, entry) in entries.iter().enumerate() {
+            match parse(entry) {
+                Ok(entry) => understood.push(entry),
+                Err(problem) => self.problems.push(format!("{part}, entry {}: {problem}", n + 1)),
             }
-            Err(problem) => self.problems.push(problem),
         }
-        match entries("blockedPatterns") {
-            Ok(patterns) => {
-                for (n, pattern) in patterns.iter().enumerate() {
-                    match pattern.as_str().filter(|text| !text.trim().is_empty()) {
-                        Some(text) => self.blocked.push(text.trim().to_lowercase()),
-                        None => self.problems.push(format!("blockedPatterns, entry {}: no text", n + 1)),
-                    }
-                }
-            }
+        Some(understood)
+    }
+
+    fn take(&mut self, list: &Value) {
+        self.roots = self.entries(list, "allowedRoots", parse_root).unwrap_or_default();
+        match self.entries(list, "blockedPatterns", parse_pattern) {
+            Some(patterns) => self.blocked = patterns,
             // What should be blocked is not known: nothing is allowed.
-            Err(problem) => {
-                self.roots.clear();
-                self.problems.push(problem);
-            }
+            None => self.roots.clear(),
         }
     }
 
@@ -205,16 +177,20 @@ impl AllowList {
     fn blocks(&self, real: &Path) -> Option<String> {
         let whole = real.to_string_lossy().to_lowercase();
         BLOCKED
-            .iter()
-            .copied()
+            .split_whitespace()
             .chain(self.blocked.iter().map(String::as_str))
             .find(|pattern| whole.contains(pattern))
             .map(str::to_owned)
     }
 }
 
-fn parse_root(value: Value) -> Result<Root, String> {
-    let raw: RawRoot = serde_json::from_value(value).map_err(|e| e.to_string())?;
+fn parse_pattern(value: &Value) -> Result<String, String> {
+    let text = value.as_str().map(str::trim).filter(|text| !text.is_empty());
+    text.map(str::to_lowercase).ok_or_else(|| "no text".to_owned())
+}
+
+fn parse_root(value: &Value) -> Result<Root, String> {
+    let raw = RawRoot::deserialize(value).map_err(|e| e.to_string())?;
     let path = absolute(&raw.path).ok_or_else(|| format!("{:?} is no absolute path", raw.path))?;
     let path = path.canonicalize().map_err(|e| format!("{}: {e}", path.display()))?;
     let access = if raw.allow_read_write { Access::ReadWrite } else { Access::ReadOnly };
@@ -237,7 +213,7 @@ fn absolute(text: &str) -> Option<PathBuf> {
 /// # Errors
 /// Why it is not mounted.
 pub fn judge(entry: &Value, allowed: &AllowList) -> Result<Mount, Reason> {
-    let entry: Entry = serde_json::from_value(entry.clone()).map_err(|e| Reason::Malformed(e.to_string()))?;
+    let entry = Entry::deserialize(entry).map_err(|e| Reason::Malformed(e.to_string()))?;
     let path = absolute(&entry.host_path)
         .ok_or_else(|| Reason::Malformed(format!("{:?} is no absolute path", entry.host_path)))?;
     let real = path.canonicalize().map_err(|_| Reason::Missing(path.clone()))?;
@@ -270,6 +246,34 @@ pub fn judge(entry: &Value, allowed: &AllowList) -> Result<Mount, Reason> {
     }
     let access = if entry.readonly { Access::ReadOnly } else { root.access };
     Ok(Mount { source: real, target: format!("{CONTAINER_WORKSPACE}/extra/{name}"), access })
+}
+
+/// What a group's configuration asks for, judged by the owner's list: what is mounted, and why
+/// something is not.
+pub fn of_group(home: &Home, config: &ContainerConfig) -> (Vec<Mount>, Vec<String>) {
+    if config.additional_mounts.is_empty() {
+        return Default::default();
+    }
+    let Some(path) = list_path() else {
+        return (Vec::new(), vec!["there is no allow-list: HOME is not set".to_owned()]);
+    };
+    let list = AllowList::load(&path, home.root());
+    let (mounts, refused) = judge_all(&config.additional_mounts, &list);
+    let ignored = list.problems.iter().map(|problem| format!("{}: {problem}", path.display()));
+    (mounts, ignored.chain(refused).collect())
+}
+
+/// What is refused to any group, and why, each with the group's folder.
+///
+/// # Errors
+/// The store's.
+pub fn refused(store: &Store, home: &Home) -> Result<Vec<String>, StoreError> {
+    let mut all = Vec::new();
+    for group in store.agent_groups()? {
+        let (_, refused) = of_group(home, &store.container_config(&group.id)?);
+        all.extend(refused.iter().map(|reason| format!("{}: {reason}", group.folder)));
+    }
+    Ok(all)
 }
 
 /// Judges all entries: what is mounted, and which entry is refused and why. A name is given once,
@@ -456,5 +460,30 @@ mod tests {
         let (mounts, refused) = judge_all(&[inner, outer], &world.usual());
         assert_eq!(mounts.len(), 1);
         assert_eq!(refused.len(), 1);
+    }
+
+    #[test]
+    fn what_is_refused_to_a_group_is_told_with_its_folder_and_reason() {
+        let world = World::new();
+        let home = Home::locate(Some(&world.path("home"))).unwrap();
+        home.create().unwrap();
+        let now = jiff::Timestamp::UNIX_EPOCH;
+        let store = Store::open(&home.store(), now).unwrap();
+        let group = |id: &str| crate::store::AgentGroup {
+            id: id.into(),
+            name: id.into(),
+            folder: id.into(),
+            agent_provider: None,
+            created_at: now,
+        };
+        store.create_agent_group(&group("main")).unwrap();
+        store.create_agent_group(&group("other")).unwrap();
+        assert_eq!(refused(&store, &home).unwrap(), [""; 0]);
+        let additional_mounts = vec![json!({"hostPath": "/does/not/exist"})];
+        let config = ContainerConfig { additional_mounts, ..store.container_config("other").unwrap() };
+        store.put_container_config(&config).unwrap();
+        // The list of whoever runs this test may have faults of its own, which come first.
+        let last = refused(&store, &home).unwrap().pop().unwrap();
+        assert_eq!(last, "other: entry 1: /does/not/exist is not there");
     }
 }

@@ -8,14 +8,12 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 use nanoclaw_session::config::{self, ContainerConfig, McpServer, Packages};
-use nanoclaw_session::inbound::{Durability, InboundDb};
 use nanoclaw_session::layout::{CONTAINER_WORKSPACE, SessionDir};
-use nanoclaw_session::row::Address;
 use rustix::fs::{AtFlags, CWD, chownat};
 use rustix::process::{Gid, Uid, getegid, geteuid};
 use serde_json::Value;
 
-use super::mounts::{self, AllowList};
+use super::mounts;
 use super::skills::{self, Skill};
 use super::spec::{AGENT_HOME, Access, GATEWAY_DIR, Mount, Network, Spec, User};
 use crate::config::Settings;
@@ -49,7 +47,10 @@ pub fn prepare(
     let dir = home.session(&group.id, &session.id);
     dir.prepare().with_context(|| format!("cannot prepare {}", dir.root().display()))?;
 
-    let extra = extra_mounts(home, &group, &own);
+    let (extra, refused) = mounts::of_group(home, &own);
+    for reason in refused {
+        log::warn!("Additional mount refused group={} reason={reason}", group.folder);
+    }
     mount_points(&dir, &extra).with_context(|| format!("cannot make mount points in {}", dir.root().display()))?;
     let mut container = render_config(settings, session, &group, &own)?;
     container.additional_mounts = extra.iter().map(shown_to_agent).collect();
@@ -58,7 +59,7 @@ pub fn prepare(
     config::replace(&dir.instructions(), instructions(home, settings, &group, &skills)?.as_bytes())
         .with_context(|| format!("cannot write {}", dir.instructions().display()))?;
     link_skills(&dir, &skills)?;
-    project(store, &dir, session)?;
+    destinations::project(store, &dir, session)?;
 
     let group_folder = home.group(&group.folder);
     let claude_state = home.claude_state(&group.id);
@@ -174,27 +175,6 @@ fn link_skills(dir: &SessionDir, skills: &[Skill]) -> Result<()> {
     Ok(())
 }
 
-/// The group's additional mounts as far as the owner's list allows them. What it does not is logged
-/// at each start, and stops nothing else.
-fn extra_mounts(home: &Home, group: &AgentGroup, own: &store::ContainerConfig) -> Vec<Mount> {
-    if own.additional_mounts.is_empty() {
-        return Vec::new();
-    }
-    let Some(path) = mounts::list_path() else {
-        log::warn!("No mount allow-list: HOME is not set group={}", group.folder);
-        return Vec::new();
-    };
-    let allowed = AllowList::load(&path, home.root());
-    for problem in &allowed.problems {
-        log::warn!("Mount allow-list entry ignored file={} problem={problem}", path.display());
-    }
-    let (allowed, refused) = mounts::judge_all(&own.additional_mounts, &allowed);
-    for reason in refused {
-        log::warn!("Additional mount refused group={} reason={reason} list={}", group.folder, path.display());
-    }
-    allowed
-}
-
 /// Makes `extra/` hold a place for each mount and nothing else: the folder above is read-only in the
 /// container, where the engine could make none.
 fn mount_points(dir: &SessionDir, extra: &[Mount]) -> io::Result<()> {
@@ -223,24 +203,6 @@ fn mount_points(dir: &SessionDir, extra: &[Mount]) -> io::Result<()> {
 /// A mount as `container.json` has it. Where it lies on the machine is not the agent's business.
 fn shown_to_agent(mount: &Mount) -> Value {
     serde_json::json!({ "containerPath": mount.target, "readonly": mount.access == Access::ReadOnly })
-}
-
-/// Tells the session where it belongs and whom it may write to.
-fn project(store: &Store, dir: &SessionDir, session: &Session) -> Result<()> {
-    let destinations = destinations::of_group(store, &session.agent_group_id)?;
-    let chat = destinations::own_chat(store, session)?;
-    let routing = Address {
-        channel_type: chat.as_ref().map(|c| c.channel_type.clone()),
-        platform_id: chat.map(|c| c.platform_id),
-        thread_id: session.thread_id.clone(),
-    };
-    let mut inbound = InboundDb::open(dir, Durability::Normal).context("cannot open inbound.db")?;
-    inbound
-        .write(|tx| {
-            tx.replace_destinations(&destinations)?;
-            tx.set_routing(&routing)
-        })
-        .context("cannot write destinations into inbound.db")
 }
 
 /// Makes `folder` and what is in it belong to the container's user, if it does not. No symlink

@@ -51,9 +51,8 @@ pub struct User {
 }
 
 impl User {
-    /// The user for containers of a host that runs as root: above the ranges of people, system
-    /// services and systemd's dynamic users, below those of subordinate ids, so that nobody else
-    /// on the machine owns its files.
+    /// The user for containers of a host that runs as root: an id that nobody else on the machine has
+    /// (docs/ARCHITECTURE.md, "Decisions of ours").
     pub const DEDICATED: User = User { uid: 70707, gid: 70707 };
 
     /// The policy: a host that runs as root uses the dedicated user, any other host itself.

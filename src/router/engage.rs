@@ -2,6 +2,7 @@
 
 use regex_lite::Regex;
 
+use super::judge::Why;
 use crate::channel::{ChatKind, Mention};
 use crate::store::{EngageMode, IgnoredMessagePolicy, Wiring};
 
@@ -11,16 +12,9 @@ pub enum Engagement {
     /// It is for the agent.
     Answers,
     /// It is not, and is kept as context.
-    Accumulates(Miss),
+    Accumulates(Why),
     /// It is not.
-    Ignores(Miss),
-}
-
-/// Why a message does not call an agent.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Miss {
-    NotAddressed,
-    NoMatch,
+    Ignores(Why),
 }
 
 /// Whether a session of this agent lives in the message's thread already.
@@ -72,11 +66,11 @@ pub fn engage(
                 Pattern::Matches(regex) => regex.is_match(text),
                 Pattern::Everything | Pattern::Broken(_) | Pattern::Unused => true,
             };
-            (matched, Miss::NoMatch)
+            (matched, Why::NoMatch)
         }
-        EngageMode::Mention => (addressed, Miss::NotAddressed),
+        EngageMode::Mention => (addressed, Why::NotAddressed),
         EngageMode::MentionSticky => {
-            (addressed || (kind == ChatKind::Group && in_thread == InThread::AlreadyThere), Miss::NotAddressed)
+            (addressed || (kind == ChatKind::Group && in_thread == InThread::AlreadyThere), Why::NotAddressed)
         }
     };
     match (answers, wiring.ignored_message_policy) {
@@ -114,7 +108,7 @@ mod tests {
         };
         assert_eq!(judge(".", ""), Engagement::Answers);
         assert_eq!(judge(r"^@Andy\b", "@Andy hi"), Engagement::Answers);
-        assert_eq!(judge(r"^@Andy\b", "hi @Andy"), Engagement::Ignores(Miss::NoMatch));
+        assert_eq!(judge(r"^@Andy\b", "hi @Andy"), Engagement::Ignores(Why::NoMatch));
         assert_eq!(judge("(", "anything"), Engagement::Answers);
     }
 

@@ -2,9 +2,10 @@
 //! container, `/status` and `/tasks` are answered from what is on disk. Nobody is woken.
 
 use anyhow::Result;
+use jiff::Timestamp;
 use nanoclaw_session::content::{Control, Inbound};
 use nanoclaw_session::inbound::{Durability, InboundDb};
-use nanoclaw_session::row::{InKind, MessageIn, NewMessageIn, Trigger};
+use nanoclaw_session::row::{Address, InKind, MessageIn, NewMessageIn, Trigger};
 use nanoclaw_session::time::format_utc;
 
 use super::records::quoted;
@@ -12,8 +13,9 @@ use crate::home::Home;
 use crate::store::{ContainerStatus, Session};
 
 /// The row that tells a runner to stop its turn. It wakes nobody.
-pub fn stop_row(id: String, row: NewMessageIn) -> NewMessageIn {
-    NewMessageIn { id, kind: InKind::System, trigger: Trigger::Context, content: Control::Stop.to_json(), ..row }
+pub fn stop_row(id: String, now: Timestamp, address: Address) -> NewMessageIn {
+    let row = NewMessageIn::chat(id, now, address, Control::Stop.to_json());
+    NewMessageIn { kind: InKind::System, trigger: Trigger::Context, ..row }
 }
 
 /// What an agent is doing, in one line.

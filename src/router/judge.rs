@@ -3,13 +3,12 @@
 
 use nanoclaw_session::row::Trigger;
 
-use super::access::{Access, access};
 use super::command::{self, Command, Handler, HostCommand};
-use super::engage::{Engagement, InThread, Miss, Pattern, engage};
+use super::engage::{Engagement, InThread, Pattern, engage};
 use super::session::Scope;
 use crate::channel::{ChatKind, InboundMessage, Mention};
 use crate::permission::Standing;
-use crate::store::{MessagingGroup, Threads, UnknownSenderPolicy, Wiring};
+use crate::store::{EngageMode, MessagingGroup, SenderScope, UnknownSenderPolicy, Wiring};
 
 /// What of a message matters.
 #[derive(Debug, Clone)]
@@ -29,10 +28,7 @@ impl<'a> Subject<'a> {
             text: &message.content.text,
             kind: if chat.is_some_and(|c| c.is_group) { ChatKind::Group } else { message.kind },
             mention: message.mention,
-            thread_id: match message.threads {
-                Threads::Supported => message.thread_id.as_deref(),
-                Threads::Absent => None,
-            },
+            thread_id: message.thread(),
             sender_id: message.content.sender_id.as_deref(),
         }
     }
@@ -154,15 +150,6 @@ impl Why {
     }
 }
 
-impl From<Miss> for Why {
-    fn from(miss: Miss) -> Why {
-        match miss {
-            Miss::NotAddressed => Why::NotAddressed,
-            Miss::NoMatch => Why::NoMatch,
-        }
-    }
-}
-
 /// Judges a message: one verdict for each wiring, or a single one when the chat is the end of it.
 pub fn judge<'a>(
     subject: &Subject<'_>,
@@ -199,24 +186,35 @@ fn rule(
     let allowed = access(policy, wiring.sender_scope, *standing);
     let scope = Scope::of(wiring.session_mode, subject.kind, subject.thread_id);
     match (engaged, command, allowed) {
-        (Engagement::Ignores(miss), _, _) => Ruling::NotHeard(miss.into()),
-        (Engagement::Accumulates(_), None, Access::Granted) => {
+        (Engagement::Ignores(why), _, _) => Ruling::NotHeard(why),
+        (Engagement::Accumulates(_), None, Ok(())) => {
             Ruling::Heard { trigger: Trigger::Context, scope, subscribe: Subscribe::No }
         }
         // Context holds no commands, and nothing of somebody who may not be heard.
-        (Engagement::Accumulates(miss), _, _) => Ruling::NotHeard(miss.into()),
+        (Engagement::Accumulates(why), _, _) => Ruling::NotHeard(why),
         (Engagement::Answers, Some(Command::Filtered), _) => Ruling::NotHeard(Why::CommandFiltered),
-        (Engagement::Answers, _, Access::Refused(why)) => Ruling::NotHeard(why),
+        (Engagement::Answers, _, Err(why)) => Ruling::NotHeard(why),
         (Engagement::Answers, Some(Command::Admin(_)), _) if !standing.may_administer() => {
             Ruling::NotHeard(Why::CommandDenied)
         }
         (Engagement::Answers, Some(Command::Admin(Handler::Host(command))), _) => Ruling::Asked { command, scope },
-        (Engagement::Answers, Some(Command::Admin(Handler::Runner)) | None, Access::Granted) => {
-            let sticks = wiring.engage_mode == crate::store::EngageMode::MentionSticky
+        (Engagement::Answers, Some(Command::Admin(Handler::Runner)) | None, Ok(())) => {
+            let sticks = wiring.engage_mode == EngageMode::MentionSticky
                 && matches!(scope, Scope::Thread(_))
                 && *in_thread == InThread::NotYet;
             let subscribe = if sticks { Subscribe::ToThread } else { Subscribe::No };
             Ruling::Heard { trigger: Trigger::Wake, scope, subscribe }
         }
+    }
+}
+
+/// Somebody the group knows is heard; a stranger needs a public chat and a wiring for everybody.
+fn access(policy: UnknownSenderPolicy, scope: SenderScope, standing: Standing) -> Result<(), Why> {
+    match (policy, scope) {
+        _ if standing.is_known() => Ok(()),
+        (UnknownSenderPolicy::Strict, _) => Err(Why::SenderUnknown),
+        (UnknownSenderPolicy::RequestApproval, _) => Err(Why::SenderAwaitsApproval),
+        (UnknownSenderPolicy::Public, SenderScope::Known) => Err(Why::SenderNotMember),
+        (UnknownSenderPolicy::Public, SenderScope::All) => Ok(()),
     }
 }

@@ -7,14 +7,13 @@
 use anyhow::{Context, Result};
 use jiff::Timestamp;
 
+use super::records::{chat_row, sender_row};
 use crate::channel::InboundMessage;
 use crate::destinations;
 use crate::home::Home;
 use crate::id::{new_code, new_id};
 use crate::notice::{self, Repeat};
-use crate::store::{
-    MessagingGroup, PairingCode, Redeemed, Role, RoleGrant, Store, UnknownSenderPolicy, User, UserDm, Wiring,
-};
+use crate::store::{MessagingGroup, PairingCode, Redeemed, Role, RoleGrant, Store, UserDm, Wiring};
 
 /// Length of a code, its dash included. characters
 const CODE_CHARS: usize = 9;
@@ -68,12 +67,7 @@ pub fn recognise(store: &Store, home: &Home, message: &InboundMessage, now: Time
 
 fn pair(store: &Store, message: &InboundMessage, sender: &str, now: Timestamp) -> Result<()> {
     let chat = &message.chat;
-    store.ensure_user(&User {
-        id: sender.to_owned(),
-        kind: chat.channel_type.clone(),
-        display_name: message.content.sender.clone(),
-        created_at: now,
-    })?;
+    store.ensure_user(&sender_row(message, sender, now))?;
     store.grant_role(&RoleGrant {
         user_id: sender.to_owned(),
         role: Role::Owner,
@@ -81,18 +75,8 @@ fn pair(store: &Store, message: &InboundMessage, sender: &str, now: Timestamp) -
         granted_by: None,
         granted_at: now,
     })?;
-    let mut row = store
-        .ensure_messaging_group(&MessagingGroup {
-            id: new_id("chat"),
-            channel_type: chat.channel_type.clone(),
-            platform_id: chat.platform_id.clone(),
-            name: message.content.sender.clone(),
-            is_group: false,
-            unknown_sender_policy: UnknownSenderPolicy::RequestApproval,
-            denied_at: None,
-            created_at: now,
-        })?
-        .into_inner();
+    let new = MessagingGroup { name: message.content.sender.clone(), ..chat_row(message, now) };
+    let mut row = store.ensure_messaging_group(&new)?.into_inner();
     if row.denied_at.take().is_some() {
         store.update_messaging_group(&row)?;
     }
@@ -113,8 +97,7 @@ fn pair(store: &Store, message: &InboundMessage, sender: &str, now: Timestamp) -
     })?;
     store.forget_dropped(&chat.channel_type, &chat.platform_id)?;
     log::info!("An owner was paired user={sender} chat={chat}");
-    let thread_id = message.thread_id.as_deref();
-    let (to, thread_id) = message.reply_to.as_ref().map_or((chat, thread_id), |(chat, t)| (chat, t.as_deref()));
+    let (to, thread_id) = message.answer_to();
     let text = format!("You are an owner of this assistant now. {wired_to}");
     notice::post(store, to, thread_id, &text, Repeat::Always)?;
     Ok(())

@@ -16,7 +16,9 @@ use crate::channel::cli::{CHANNEL, LOCAL_CHAT};
 use crate::channel::{Chat, ChatKind, InboundMessage};
 use crate::id::new_id;
 use crate::notice::{self, Repeat};
-use crate::store::{Decision, DroppedSender, HostMessage, Inserted, MessagingGroup, Store, Wiring};
+use crate::store::{
+    Decision, DroppedSender, HostMessage, Inserted, MessagingGroup, Store, UnknownSenderPolicy, User, Wiring,
+};
 
 /// Longest piece of somebody else's text in a notice. characters
 const MAX_QUOTED_CHARS: usize = 80;
@@ -92,12 +94,9 @@ impl<'a> Records<'a> {
     ///
     /// # Errors
     /// The store's, here and below.
-    pub fn answer(&mut self, message: &InboundMessage, thread_id: Option<&str>, text: &str) -> Result<()> {
+    pub fn answer(&mut self, message: &InboundMessage, text: &str) -> Result<()> {
         let key = format!("answer:{}:{}", message.chat, message.id);
-        let (chat, thread_id) = match &message.reply_to {
-            Some((chat, thread)) => (chat, thread.as_deref()),
-            None => (&message.chat, thread_id),
-        };
+        let (chat, thread_id) = message.answer_to();
         self.post(chat, thread_id, text, &key)
     }
 
@@ -171,8 +170,7 @@ impl<'a> Records<'a> {
     }
 
     fn tell_owner(&mut self, text: &str, key: &str) -> Result<()> {
-        let terminal = Chat { channel_type: CHANNEL.to_owned(), platform_id: LOCAL_CHAT.to_owned() };
-        self.post(&terminal, None, text, key)
+        self.post(&Chat::new(CHANNEL, LOCAL_CHAT), None, text, key)
     }
 
     fn post(&mut self, chat: &Chat, thread_id: Option<&str>, text: &str, key: &str) -> Result<()> {
@@ -186,8 +184,28 @@ impl<'a> Records<'a> {
 /// The action of a host message that asks a channel to subscribe to its thread.
 pub const SUBSCRIBE: &str = "subscribe";
 
+/// The row of a chat that is on record for the first time.
+pub fn chat_row(message: &InboundMessage, now: Timestamp) -> MessagingGroup {
+    MessagingGroup {
+        id: new_id("chat"),
+        channel_type: message.chat.channel_type.clone(),
+        platform_id: message.chat.platform_id.clone(),
+        name: None,
+        is_group: message.kind == ChatKind::Group,
+        unknown_sender_policy: UnknownSenderPolicy::RequestApproval,
+        denied_at: None,
+        created_at: now,
+    }
+}
+
+/// The row of somebody who wrote.
+pub fn sender_row(message: &InboundMessage, id: &str, now: Timestamp) -> User {
+    let kind = message.chat.channel_type.clone();
+    User { id: id.to_owned(), kind, display_name: message.content.sender.clone(), created_at: now }
+}
+
 /// A decision's row.
-pub fn decision(message: &InboundMessage, agent_group_id: Option<&str>, why: Why, now: Timestamp) -> Decision {
+fn decision(message: &InboundMessage, agent_group_id: Option<&str>, why: Why, now: Timestamp) -> Decision {
     Decision {
         message_id: message.id.clone(),
         at: now,

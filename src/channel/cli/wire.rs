@@ -3,6 +3,7 @@
 use nanoclaw_session::content::Question;
 use serde::{Deserialize, Serialize};
 
+use crate::channel::Chat;
 use crate::channel::TurnResult;
 
 /// A line from a client. With `text` or `attachments` it is a message; with `listen` the client
@@ -45,6 +46,12 @@ pub struct WireAddress {
     pub thread_id: Option<String>,
 }
 
+impl From<WireAddress> for (Chat, Option<String>) {
+    fn from(address: WireAddress) -> Self {
+        (Chat { channel_type: address.channel_type, platform_id: address.platform_id }, address.thread_id)
+    }
+}
+
 /// A file in a message.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -71,10 +78,10 @@ pub enum ToClient {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         in_reply_to: Option<String>,
     },
+    /// `data` is base64.
     File {
         id: String,
         name: String,
-        /** base64 */
         data: String,
     },
     Edit {
@@ -99,26 +106,9 @@ pub enum ToClient {
     /// The agent is done with these messages.
     TurnEnd {
         message_ids: Vec<String>,
-        result: WireTurnResult,
+        result: TurnResult,
     },
     Error {
         message: String,
     },
-}
-
-/// How a turn ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum WireTurnResult {
-    Completed,
-    Failed,
-}
-
-impl From<TurnResult> for WireTurnResult {
-    fn from(result: TurnResult) -> Self {
-        match result {
-            TurnResult::Completed => WireTurnResult::Completed,
-            TurnResult::Failed => WireTurnResult::Failed,
-        }
-    }
 }

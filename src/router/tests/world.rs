@@ -126,7 +126,7 @@ impl World {
         };
         InboundMessage {
             id,
-            chat: Chat { channel_type: "telegram".into(), platform_id: NATIVE.into() },
+            chat: crate::channel::Chat::new("telegram", NATIVE),
             thread_id: thread,
             threads,
             kind: self.kind,

@@ -51,7 +51,7 @@ fn whatever_depends_on_a_row_is_counted() {
     assert_eq!(
         words(store.dependents_of_group("main").unwrap()),
         [
-            "1 approvals",
+            "1 approval",
             "1 sender approval",
             "1 channel approval",
             "1 session",
