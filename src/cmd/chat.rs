@@ -116,11 +116,12 @@ fn one_turn(home: &Home, chat: &str, text: String, args: &ChatArgs) -> Result<Ex
             }
             Err(e) => return Err(e.into()),
         }
-        if args.json {
+        let message = serde_json::from_str(&line)?;
+        if args.json && !matches!(message, ToClient::Typing { .. }) {
             print!("{line}");
             io::stdout().flush()?;
         }
-        match serde_json::from_str(&line)? {
+        match message {
             ToClient::Accepted { .. } => accepted = true,
             ToClient::Error { message } => bail!(message),
             ToClient::TurnEnd { message_ids, result } if message_ids.contains(&id) => {
