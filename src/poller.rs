@@ -113,3 +113,82 @@ impl Poller {
         Flow::Continue
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::channel::{Chat, ChatKind, InboundMessage, Mention, Threads};
+    use crossbeam_channel::{Receiver, unbounded};
+    use nanoclaw_session::content::ChatIn;
+
+    /// A platform that has one message behind no cursor; it says from where it was asked.
+    struct Feed {
+        asked_from: Sender<Option<String>>,
+    }
+
+    impl Inbound for Feed {
+        fn account(&self) -> String {
+            "bot".into()
+        }
+
+        fn poll(&mut self, cursor: Option<&str>, stop: &Stop) -> Result<Polled, PollError> {
+            let _ = self.asked_from.send(cursor.map(str::to_owned));
+            if cursor.is_some() {
+                let _ = stop.wait(Duration::from_secs(60));
+                return Ok(Polled::default());
+            }
+            let message = InboundMessage {
+                id: "m1".into(),
+                chat: Chat { channel_type: "feed".into(), platform_id: "1".into() },
+                thread_id: None,
+                threads: Threads::Absent,
+                kind: ChatKind::Direct,
+                mention: Mention::NotAddressed,
+                timestamp: crate::time::now(),
+                content: ChatIn::default(),
+                attachments: Vec::new(),
+                reply_to: None,
+            };
+            Ok(Polled { messages: vec![message], cursor: Some("1".into()), ready: Ready::Unchanged })
+        }
+
+        fn accepted(&mut self) {}
+
+        fn rejected(&mut self) {}
+    }
+
+    #[test]
+    fn the_cursor_moves_only_once_the_messages_are_on_disk() {
+        let tmp = tempfile::tempdir().unwrap();
+        let open = || Store::open(&tmp.path().join("v2.db"), crate::time::now()).unwrap();
+        let (router, batches) = bounded(1);
+        let (asked_from, asked) = unbounded();
+        let stop = Stop::new().unwrap();
+        let poller = Poller {
+            channel: "feed",
+            inbound: Box::new(Feed { asked_from }),
+            store: open(),
+            router,
+            delivery: unbounded().0,
+            stop: stop.clone(),
+        };
+        let thread = std::thread::spawn(move || poller.run());
+        let store = open();
+        let take = |batches: &Receiver<router::Event>| match batches.recv().unwrap() {
+            router::Event::Batch { messages, accepted } => (messages, accepted),
+        };
+
+        assert_eq!(asked.recv().unwrap(), None);
+        let (_, accepted) = take(&batches);
+        drop(accepted); // it could not be stored
+        assert_eq!(asked.recv().unwrap(), None, "it is asked for again");
+        let (messages, accepted) = take(&batches);
+        assert_eq!(messages[0].id, "m1");
+        assert_eq!(store.cursor("bot").unwrap(), None, "a crash here brings it again");
+        accepted.send(()).unwrap();
+        assert_eq!(asked.recv().unwrap().as_deref(), Some("1"));
+        assert_eq!(store.cursor("bot").unwrap().as_deref(), Some("1"));
+        stop.now();
+        thread.join().unwrap();
+    }
+}
