@@ -24,7 +24,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use crossbeam_channel::{Receiver, Sender, bounded};
+use crossbeam_channel::{Receiver, Sender, bounded, never, select};
 use nanoclaw_session::inbound::roll_back_journal;
 
 use crate::channel::{Channel, Stop, cli};
@@ -36,6 +36,7 @@ use crate::home::{Home, HomeLock};
 use crate::poller::Poller;
 use crate::router::{self, Router};
 use crate::sender;
+use crate::service::{Manager, State};
 use crate::setup;
 use crate::store::Store;
 use crate::sweep::{self, OnStop, Sweep};
@@ -50,6 +51,13 @@ const ROUTER_QUEUE: usize = 16;
 const SENDER_QUEUE: usize = 16;
 /// What is left of that for delivery and its senders once containers were stopped.
 const FOR_THE_OTHERS: Duration = Duration::from_secs(2);
+/// Into how many ticks a watchdog's time is cut. Each thread turns once in a tick, and may be
+/// blocked by its platform for some.
+const WATCHDOG_TICKS: u32 = 8;
+/// How many of them a thread may be silent.
+const MAX_SILENT_TICKS: u32 = 4;
+/// How often the service manager is told that all is well. ticks
+const TELL_TICKS: u32 = 2;
 /// How long everything may take to stop.
 const STOP_DEADLINE: Duration = Duration::from_secs(10);
 
@@ -72,6 +80,8 @@ pub enum ContainersAtStop {
 pub struct Daemon {
     _lock: HomeLock,
     home: Arc<Home>,
+    settings: Arc<Settings>,
+    manager: Manager,
     stop_polling: Stop,
     router: Sender<router::Event>,
     delivery: Sender<delivery::Event>,
@@ -90,6 +100,13 @@ struct Threads {
     sweep: Actor,
     senders: Vec<Actor>,
     watcher: Actor,
+}
+
+impl Threads {
+    fn all(&self) -> impl Iterator<Item = &Actor> {
+        let Threads { pollers, gateway, router, delivery, sweep, senders, watcher } = self;
+        pollers.iter().chain(senders).chain([gateway, router, delivery, sweep, watcher])
+    }
 }
 
 impl Daemon {
@@ -117,8 +134,10 @@ impl Daemon {
         let (delivery_tx, delivery_rx) = bounded(ACTOR_QUEUE);
         let (sweep_tx, sweep_rx) = bounded(ACTOR_QUEUE);
         let stop_polling = Stop::new()?;
+        let manager = Manager::from_env();
+        let tick = manager.watchdog().map(|limit| limit / WATCHDOG_TICKS);
         let actor = |name, body: Box<dyn FnOnce() + Send>| {
-            spawn_actor(name, ended_tx.clone(), body).with_context(|| format!("cannot start the thread {name}"))
+            spawn_actor(name, ended_tx.clone(), tick, body).with_context(|| format!("cannot start the thread {name}"))
         };
 
         let (watcher, watch_body) = watcher(delivery_tx.clone(), sweep_tx.clone())?;
@@ -175,6 +194,8 @@ impl Daemon {
         Ok(Daemon {
             _lock: lock,
             home,
+            settings,
+            manager,
             stop_polling,
             router: router_tx,
             delivery: delivery_tx,
@@ -197,13 +218,17 @@ impl Daemon {
     ///
     /// # Errors
     /// A thread ended early; the process should end with a failure and be started again.
-    pub fn run(self, signals: &Receiver<Signal>, containers: ContainersAtStop) -> Result<()> {
+    pub fn run(mut self, signals: &Receiver<Signal>, containers: ContainersAtStop) -> Result<()> {
+        let tick = self.manager.watchdog().map(|limit| limit / WATCHDOG_TICKS);
+        let ticks = tick.map_or_else(never, |tick| crossbeam_channel::tick(tick * TELL_TICKS));
+        self.manager.tell(State::Ready);
         loop {
-            crossbeam_channel::select! {
+            select! {
                 recv(signals) -> signal => match signal {
                     Ok(Signal::Reload) => self.reload(),
                     Ok(Signal::Stop) | Err(_) => return self.stop(containers),
                 },
+                recv(ticks) -> _ => self.feed_watchdog(tick.unwrap_or_default() * MAX_SILENT_TICKS),
                 recv(self.ended) -> name => {
                     let name = name.unwrap_or("?");
                     bail!("the thread {name} ended early; see the log above");
@@ -212,19 +237,38 @@ impl Daemon {
         }
     }
 
-    fn reload(&self) {
+    /// One thread that hangs is enough to be started afresh.
+    fn feed_watchdog(&self, max_silence: Duration) {
+        let silent = self.threads.all().find(|actor| actor.silence() > max_silence);
+        match silent {
+            None => self.manager.tell(State::Alive),
+            Some(actor) => log::error!("A thread hangs thread={} silent_s={}", actor.name(), actor.silence().as_secs()),
+        }
+    }
+
+    fn reload(&mut self) {
+        self.manager.tell(State::Reloading);
         match Settings::load(&self.home) {
-            Ok(settings) => {
-                crate::log::set_level(settings.log.level);
-                log::info!("Settings read again: NANOCLAW_LOG; the rest wants a restart level={}", settings.log.level);
+            Ok(new) => {
+                let (settings, left) = self.settings.reloaded(new);
+                self.settings = Arc::new(settings);
+                crate::log::set(self.settings.log);
+                // Gone means that it ended early, which the main loop hears of.
+                let _ = self.sweep.send(sweep::Event::Settings(Arc::clone(&self.settings)));
+                log::info!("Settings were read again");
+                for name in left {
+                    log::warn!("A changed setting wants a restart setting={name}");
+                }
             }
             Err(e) => log::error!("Settings were not read again error={e:#}"),
         }
+        self.manager.tell(State::Ready);
     }
 
     fn stop(self, containers: ContainersAtStop) -> Result<()> {
         let until = Instant::now() + STOP_DEADLINE;
         log::info!("Stopping");
+        self.manager.tell(State::Stopping);
         let mut late = Vec::new();
         let mut join = |actor: Actor| late.extend(actor.join_until(until).err());
 

@@ -21,7 +21,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError};
+use crossbeam_channel::{Receiver, Sender, TrySendError};
 use jiff::Timestamp;
 use nanoclaw_session::content::{ChatIn, Outbound};
 use nanoclaw_session::row::{Address, DeliveryStatus, InStatus, MessageOut, NewMessageIn, Trigger};
@@ -33,6 +33,7 @@ use crate::id::new_id;
 use crate::memory;
 use crate::store::{HostMessage, Store, StoreError};
 use crate::sweep;
+use crate::thread;
 use queue::{Conversations, Job, MAX_ATTEMPTS, backoff};
 use resolve::Resolved;
 use session::{Books, Flushed, Found, FoundRow, Life, LookError, wait_until};
@@ -134,11 +135,7 @@ impl Delivery {
         };
         actor.take_up();
         loop {
-            let event = match events.recv_deadline(actor.deadline()) {
-                Ok(event) => Some(event),
-                Err(RecvTimeoutError::Timeout) => None,
-                Err(RecvTimeoutError::Disconnected) => return,
-            };
+            let Ok(event) = thread::next(events, Some(actor.deadline())) else { return };
             if let Some(Event::Stop { until }) = event {
                 return actor.stop(until, events);
             }

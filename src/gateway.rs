@@ -29,8 +29,8 @@ use serde_json::json;
 use crate::channel::Stop;
 use crate::config::GatewaySettings;
 use crate::store::Store;
-use crate::thread::spawn_worker;
-use crate::watch::wait_readable;
+use crate::thread::{self, spawn_worker};
+use crate::watch::{timespec, wait_readable};
 use http::Request;
 
 /// Name of the socket in the gateway's folder.
@@ -104,7 +104,7 @@ impl Gateway {
         use rustix::event::{PollFd, PollFlags, poll};
         loop {
             let mut fds = [PollFd::new(stop, PollFlags::IN), PollFd::new(&self.listener, PollFlags::IN)];
-            match poll(&mut fds, None) {
+            match poll(&mut fds, thread::beat().map(timespec).as_ref()) {
                 Ok(_) | Err(rustix::io::Errno::INTR) => {}
                 Err(e) => return Err(e.into()),
             }

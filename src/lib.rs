@@ -8,7 +8,7 @@
 //! * [`sweep`], [`container`], [`gateway`] - the agent that answers it
 //! * [`delivery`], [`sender`], [`notice`] - its answer out
 //! * [`store`], [`destinations`], [`permission`], [`setup`] - who may talk to whom, [`explain`] - and why not
-//! * [`cmd`], [`admin`] - the command line
+//! * [`cmd`], [`admin`] - the command line, [`service`] - and the service manager
 //! * [`process`], [`thread`], [`watch`], [`log`], [`memory`], [`time`], [`id`] - the ground it stands on
 
 pub mod admin;
@@ -32,6 +32,7 @@ pub mod poller;
 pub mod process;
 pub mod router;
 pub mod sender;
+pub mod service;
 pub mod setup;
 pub mod store;
 pub mod sweep;

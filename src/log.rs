@@ -8,9 +8,10 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, OnceLock};
 
-use log::{Level, LevelFilter, Log, Metadata, Record};
+use log::{Level, Log, Metadata, Record};
 
 use crate::config::{LogFormat, LogSettings};
 
@@ -21,7 +22,7 @@ static LOGGER: OnceLock<Logger> = OnceLock::new();
 
 #[derive(Debug)]
 struct Logger {
-    format: LogFormat,
+    json: AtomicBool,
     file: Option<Mutex<LogFile>>,
 }
 
@@ -38,16 +39,19 @@ struct LogFile {
 /// The file cannot be opened.
 pub fn start(settings: LogSettings, file: Option<&Path>) -> io::Result<()> {
     let file = file.map(LogFile::open).transpose()?.map(Mutex::new);
-    let logger = LOGGER.get_or_init(|| Logger { format: settings.format, file });
+    let logger = LOGGER.get_or_init(|| Logger { json: AtomicBool::default(), file });
     // A second call finds the first one's logger in place, which is what is wanted.
     let _already_set = log::set_logger(logger);
-    set_level(settings.level);
+    set(settings);
     Ok(())
 }
 
-/// Changes what is logged (SIGHUP).
-pub fn set_level(level: LevelFilter) {
-    log::set_max_level(level);
+/// Changes what is logged, and how.
+pub fn set(settings: LogSettings) {
+    log::set_max_level(settings.level);
+    if let Some(logger) = LOGGER.get() {
+        logger.json.store(settings.format == LogFormat::Json, Ordering::Relaxed);
+    }
 }
 
 impl Log for Logger {
@@ -77,12 +81,12 @@ impl Logger {
         let time = nanoclaw_session::time::format_utc(crate::time::now());
         // One line per event, whatever an error text or a user's message contains.
         let message = record.args().to_string().replace(['\n', '\r'], " ");
-        match self.format {
-            LogFormat::Text => format!("{time} {} {message}\n", level_name(record.level())),
-            LogFormat::Json => {
-                let level = level_name(record.level()).trim_end();
-                format!("{}\n", serde_json::json!({"time": time, "level": level, "message": message}))
-            }
+        let level = level_name(record.level());
+        if self.json.load(Ordering::Relaxed) {
+            let level = level.trim_end();
+            format!("{}\n", serde_json::json!({"time": time, "level": level, "message": message}))
+        } else {
+            format!("{time} {level} {message}\n")
         }
     }
 }

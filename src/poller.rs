@@ -3,7 +3,7 @@
 //! It owns its channel's cursor, and moves it only after the router said that the batch is on
 //! disk: a crash in between brings the batch again, and repeated messages are absorbed.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Sender, bounded};
 
@@ -11,6 +11,7 @@ use crate::channel::{Inbound, PollError, Polled, Ready, Stop};
 use crate::delivery;
 use crate::router;
 use crate::store::Store;
+use crate::thread;
 
 /// First wait after a failed poll; doubled for each further one.
 const FIRST_BACKOFF: Duration = Duration::from_secs(1);
@@ -45,7 +46,7 @@ impl Poller {
         };
         let mut failures = 0u32;
         loop {
-            match self.inbound.poll(cursor.as_deref(), &self.stop) {
+            match self.inbound.poll(cursor.as_deref(), &self.stop.within(thread::beat())) {
                 Ok(polled) => {
                     if failures > 0 {
                         log::info!("Channel recovered channel={} after_errors={failures}", self.channel);
@@ -59,18 +60,25 @@ impl Poller {
                     failures = failures.saturating_add(1);
                     let wait = (FIRST_BACKOFF * 2u32.pow((failures - 1).min(10))).min(MAX_BACKOFF);
                     log::warn!("Channel failed channel={} wait_s={} error={why}", self.channel, wait.as_secs());
-                    if !matches!(self.stop.wait(wait), Ok(false)) {
-                        return;
-                    }
+                    self.rest(wait);
                 }
                 Err(PollError::Fatal(why)) => {
                     // The others go on: this thread waits for the end.
                     log::error!("Channel stopped channel={} error={why}", self.channel);
-                    while matches!(self.stop.wait(Duration::from_secs(3600)), Ok(false)) {}
-                    return;
+                    return self.rest(Duration::MAX);
                 }
             }
             if matches!(self.stop.wait(Duration::ZERO), Ok(true)) {
+                return;
+            }
+        }
+    }
+
+    /// Waits so long, or until told to stop.
+    fn rest(&self, wait: Duration) {
+        let started = Instant::now();
+        while let Some(left) = wait.checked_sub(started.elapsed()) {
+            if !matches!(self.stop.wait(left.min(thread::beat().unwrap_or(MAX_BACKOFF))), Ok(false)) {
                 return;
             }
         }
@@ -88,15 +96,15 @@ impl Poller {
                 return Flow::Stop;
             }
             loop {
-                match on_disk.recv_timeout(ACCEPT_TICK) {
-                    Ok(()) => break,
-                    Err(crossbeam_channel::RecvTimeoutError::Timeout) => {
+                match thread::next(&on_disk, Some(Instant::now() + ACCEPT_TICK)) {
+                    Ok(Some(())) => break,
+                    Ok(None) => {
                         if matches!(self.stop.wait(Duration::ZERO), Ok(true)) {
                             return Flow::Stop;
                         }
                     }
                     // Not all of it could be stored: the cursor stays, and it comes again.
-                    Err(crossbeam_channel::RecvTimeoutError::Disconnected) => {
+                    Err(_) => {
                         self.inbound.rejected();
                         return Flow::Continue;
                     }

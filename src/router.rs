@@ -26,7 +26,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
+use crossbeam_channel::{Receiver, Sender};
 use nanoclaw_session::inbound::{Durability, InboundDb, Intake, is_transient};
 use nanoclaw_session::row::{Address, NewMessageIn, Trigger};
 
@@ -38,6 +38,7 @@ use crate::store::{
     ContainerStatus, Decision, MessagingGroup, Session, StartReason, Store, UnknownSenderPolicy, User, Wiring,
 };
 use crate::sweep;
+use crate::thread;
 use attachments::store_attachments;
 use command::HostCommand;
 use engage::Pattern;
@@ -112,21 +113,14 @@ impl Router {
     pub fn run(self, events: &Receiver<Event>) {
         let mut parked: Vec<Pending> = Vec::new();
         loop {
-            let event = if parked.is_empty() {
-                events.recv().map_err(|_| RecvTimeoutError::Disconnected)
-            } else if parked.len() >= MAX_PARKED {
-                crossbeam_channel::after(PARKED_RETRY).recv().ok();
-                Err(RecvTimeoutError::Timeout)
-            } else {
-                events.recv_deadline(Instant::now() + PARKED_RETRY)
-            };
-            match event {
-                Ok(Event::Batch { messages, accepted }) => {
-                    parked.extend(self.place(messages, accepted));
-                }
-                Err(RecvTimeoutError::Timeout) => {}
+            let retry = (!parked.is_empty()).then(|| Instant::now() + PARKED_RETRY);
+            // Pollers are held up by a queue that nobody empties.
+            let events = if parked.len() >= MAX_PARKED { &crossbeam_channel::never() } else { events };
+            match thread::next(events, retry) {
+                Ok(Some(Event::Batch { messages, accepted })) => parked.extend(self.place(messages, accepted)),
+                Ok(None) => {}
                 // What is parked was not acknowledged: its platform brings it again.
-                Err(RecvTimeoutError::Disconnected) => return,
+                Err(_) => return,
             }
             parked = parked.into_iter().filter_map(|batch| self.write(batch)).collect();
         }

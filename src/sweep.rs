@@ -27,7 +27,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
+use crossbeam_channel::{Receiver, Sender};
 use jiff::{SignedDuration, Timestamp};
 use nanoclaw_session::inbound::{Durability, InboundDb};
 use nanoclaw_session::stamp::Stamp;
@@ -37,7 +37,7 @@ use crate::container::docker::{Docker, DockerError, Inspected, Life, Started};
 use crate::delivery;
 use crate::home::Home;
 use crate::store::{EndReason, Session, StartReason, Store};
-use crate::thread::spawn_worker;
+use crate::thread::{self, spawn_worker};
 use crate::watch::Watcher;
 use decide::Next;
 use start::StartProblem;
@@ -83,6 +83,8 @@ pub enum Event {
     Locked { session_id: String },
     /// The engine was asked whether a container lives.
     Asked { run_id: String, life: Option<Life> },
+    /// What the next containers are started with.
+    Settings(Arc<Settings>),
     /// The containers of this install, or why they are not known.
     Found(Result<Vec<Inspected>, DockerError>),
     /// Last event: leave containers running, or stop them first.
@@ -191,11 +193,7 @@ impl Sweep {
             asking: HashSet::new(),
         };
         loop {
-            let event = match events.recv_deadline(actor.deadline()) {
-                Ok(event) => Some(event),
-                Err(RecvTimeoutError::Timeout) => None,
-                Err(RecvTimeoutError::Disconnected) => return,
-            };
+            let Ok(event) = thread::next(events, Some(actor.deadline())) else { return };
             if let Some(Event::Stop(on_stop)) = event {
                 return actor.stop(on_stop, events);
             }
@@ -232,6 +230,10 @@ impl Actor {
                 Ok(())
             }
             Event::Found(result) => self.found(result),
+            Event::Settings(settings) => {
+                self.parts.settings = settings;
+                Ok(())
+            }
             Event::Locked { session_id } => {
                 self.stop_container(&session_id, EndReason::Stuck);
                 Ok(())

@@ -1,4 +1,4 @@
-//! The host's only clock. Everything else is given the time.
+//! The host's only clocks. Everything else is given the time.
 
 use jiff::Timestamp;
 
@@ -6,4 +6,10 @@ use jiff::Timestamp;
 #[allow(clippy::disallowed_methods)]
 pub fn now() -> Timestamp {
     Timestamp::now()
+}
+
+/// The clock behind [`std::time::Instant`], as the service manager wants it. microseconds
+pub fn monotonic_us() -> i64 {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    now.tv_sec * 1_000_000 + now.tv_nsec / 1_000
 }

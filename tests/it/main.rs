@@ -15,4 +15,5 @@ mod fixtures;
 mod model;
 mod restart;
 mod round_trip;
+mod service;
 mod session_rules;
