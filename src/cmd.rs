@@ -29,7 +29,7 @@ pub const FAILURE: u8 = 1;
 const USAGE: u8 = 2;
 /// A daemon holds the home.
 const HELD: u8 = 3;
-/// No answer in time.
+/// No answer in time, or not all of them.
 const NO_ANSWER: u8 = 4;
 
 /// A personal-assistant host for a machine you own.
@@ -47,6 +47,11 @@ struct Cli {
 enum Command {
     /// Run the daemon in the foreground; prints one line "ready ..." when it takes messages
     Run(RunArgs),
+    /// One full cycle without a daemon, for cron: take messages, start what is due, deliver, stop
+    ///
+    /// Says nothing when there is nothing to do. Exits with 0 when everything is done, 3 when a daemon or another
+    /// sweep holds the home (nothing is done then), 4 when the time was up with work left for the next one.
+    Sweep(SweepArgs),
     /// Talk to your agent: send TEXT (or stdin) and print the answer, or chat on a terminal
     ///
     /// Exits with 0 when the turn is over, 4 when there was no answer in time.
@@ -76,6 +81,13 @@ struct RunArgs {
     /// Stop the containers too when the daemon stops, instead of leaving them to the next start
     #[arg(long)]
     stop_containers: bool,
+}
+
+#[derive(Debug, Args)]
+struct SweepArgs {
+    /// How long to wait for answers
+    #[arg(long, value_name = "SECONDS", default_value_t = 120, value_parser = clap::value_parser!(u64).range(..=86_400))]
+    wait: u64,
 }
 
 #[derive(Debug, Args)]
@@ -193,6 +205,7 @@ pub(crate) fn main_with(args: impl IntoIterator<Item = OsString>, out: &mut dyn 
     let home = Home::locate(cli.home.as_deref())?;
     match cli.command {
         Command::Run(args) => run::run(home, &args),
+        Command::Sweep(args) => run::sweep(home, &args),
         Command::Chat(args) => chat::run(&home, &args),
         Command::Status(args) => status::run(&home, Format::from(&args)),
         Command::Doctor(args) => doctor::run(&home, &Settings::load(&home)?, Format::from(&args)),

@@ -33,13 +33,14 @@ use crate::container::docker::Docker;
 use crate::delivery::{self, Delivery};
 use crate::gateway::Gateway;
 use crate::home::{Home, HomeLock};
+use crate::oneshot::Barrier;
 use crate::poller::Poller;
 use crate::router::{self, Router};
 use crate::sender;
 use crate::service::{Manager, State};
 use crate::setup;
 use crate::store::Store;
-use crate::sweep::{self, OnStop, Sweep};
+use crate::sweep::{self, Leftovers, OnStop, Sweep};
 use crate::thread::{Actor, spawn_actor};
 use crate::watch::{Watcher, watcher};
 
@@ -76,6 +77,14 @@ pub enum ContainersAtStop {
     Stop,
 }
 
+/// How long the threads run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    Daemon,
+    /// For one cycle ([`crate::oneshot`]).
+    Once,
+}
+
 /// A running daemon.
 pub struct Daemon {
     _lock: HomeLock,
@@ -83,11 +92,13 @@ pub struct Daemon {
     settings: Arc<Settings>,
     manager: Manager,
     stop_polling: Stop,
-    router: Sender<router::Event>,
+    pub(crate) router: Sender<router::Event>,
     delivery: Sender<delivery::Event>,
     sweep: Sender<sweep::Event>,
     watcher: Watcher,
-    ended: Receiver<&'static str>,
+    pub(crate) ended: Receiver<&'static str>,
+    /// Closed once every channel of a cycle was asked for what it has.
+    pub(crate) polled: Receiver<bool>,
     threads: Threads,
 }
 
@@ -114,7 +125,7 @@ impl Daemon {
     ///
     /// # Errors
     /// What is wrong and what helps; nothing runs then.
-    pub fn start(home: Home, settings: Settings) -> Result<Daemon> {
+    pub fn start(home: Home, settings: Settings, mode: Mode) -> Result<Daemon> {
         let lock = home.lock()?;
         let now = crate::time::now();
         let open_store =
@@ -159,6 +170,10 @@ impl Daemon {
             home: Arc::clone(&home),
             settings: Arc::clone(&settings),
             docker: Docker::new(&settings.containers.docker),
+            leftovers: match mode {
+                Mode::Daemon => Leftovers::All,
+                Mode::Once => Leftovers::Recorded,
+            },
             watcher: watcher.clone(),
             delivery: delivery_tx.clone(),
             me: sweep_tx.clone(),
@@ -179,6 +194,7 @@ impl Daemon {
         let stop = stop_polling.clone();
         let gateway_thread = actor("gateway", Box::new(move || gateway.run(&stop)))?;
 
+        let (polled_tx, polled) = bounded(0);
         let mut pollers = Vec::new();
         for (channel, inbound) in inbounds {
             let poller = Poller {
@@ -188,6 +204,7 @@ impl Daemon {
                 router: router_tx.clone(),
                 delivery: delivery_tx.clone(),
                 stop: stop_polling.clone(),
+                polled: (mode == Mode::Once).then(|| polled_tx.clone()),
             };
             pollers.push(actor("poller", Box::new(move || poller.run()))?);
         }
@@ -202,6 +219,7 @@ impl Daemon {
             sweep: sweep_tx,
             watcher,
             ended,
+            polled,
             threads: Threads {
                 pollers,
                 gateway: gateway_thread,
@@ -226,7 +244,11 @@ impl Daemon {
             select! {
                 recv(signals) -> signal => match signal {
                     Ok(Signal::Reload) => self.reload(),
-                    Ok(Signal::Stop) | Err(_) => return self.stop(containers),
+                    Ok(Signal::Stop) | Err(_) => {
+                        log::info!("Stopping");
+                        self.manager.tell(State::Stopping);
+                        return self.stop(containers);
+                    }
                 },
                 recv(ticks) -> _ => self.feed_watchdog(tick.unwrap_or_default() * MAX_SILENT_TICKS),
                 recv(self.ended) -> name => {
@@ -265,10 +287,12 @@ impl Daemon {
         self.manager.tell(State::Ready);
     }
 
-    fn stop(self, containers: ContainersAtStop) -> Result<()> {
+    /// Stops everything, in order.
+    ///
+    /// # Errors
+    /// The threads that did not end in time.
+    pub fn stop(self, containers: ContainersAtStop) -> Result<()> {
         let until = Instant::now() + STOP_DEADLINE;
-        log::info!("Stopping");
-        self.manager.tell(State::Stopping);
         let mut late = Vec::new();
         let mut join = |actor: Actor| late.extend(actor.join_until(until).err());
 
@@ -285,6 +309,13 @@ impl Daemon {
         let sweep_told = self.sweep.send_deadline(sweep::Event::Stop(on_stop), until).is_ok();
         if sweep_told {
             join(self.threads.sweep);
+        }
+        if containers == ContainersAtStop::Stop {
+            // Their last words go out, as far as they can go now.
+            let (barrier, passed) = Barrier::new(Instant::now());
+            if self.delivery.send_deadline(delivery::Event::Barrier(barrier), until).is_ok() {
+                let _late = passed.recv_deadline(until - FOR_THE_OTHERS / 2);
+            }
         }
         if self.delivery.send_deadline(delivery::Event::Stop { until }, until).is_ok() {
             join(self.threads.delivery);

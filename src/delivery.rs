@@ -31,6 +31,7 @@ use crate::channel::{Chat, OutboundItem, Outcome, Payload, TurnResult};
 use crate::home::Home;
 use crate::id::new_id;
 use crate::memory;
+use crate::oneshot::{Barrier, Gate};
 use crate::store::{HostMessage, Store, StoreError};
 use crate::sweep;
 use crate::thread;
@@ -57,25 +58,48 @@ const NO_CHANNEL_WAIT: Duration = Duration::from_secs(60);
 #[derive(Debug)]
 pub enum Event {
     /// The container of this session wrote something.
-    Changed { session_id: String },
+    Changed {
+        session_id: String,
+    },
     /// A container of this session is about to run.
-    Live { session_id: String },
+    Live {
+        session_id: String,
+    },
     /// The container of this session is proven dead: read its last words, then tell the sweep.
-    Dead { session_id: String, run_id: String },
+    Dead {
+        session_id: String,
+        run_id: String,
+    },
     /// The container that was about to run did not.
-    Gone { session_id: String },
+    Gone {
+        session_id: String,
+    },
     /// The sweep has given this message up and told its sender.
-    Failed { session_id: String, message_id: String },
+    Failed {
+        session_id: String,
+        message_id: String,
+    },
     /// A sender is done with what it was given for this chat.
-    Outcome { chat: Chat, outcome: Outcome },
+    Outcome {
+        chat: Chat,
+        outcome: Outcome,
+    },
     /// Someone who was away is back.
-    Ready { channel: &'static str },
+    Ready {
+        channel: &'static str,
+    },
     /// The host has something to say.
     HostOutbox,
     /// These messages are answered without a turn, by what the host has said.
-    Handled { chat: Chat, message_ids: Vec<String> },
+    Handled {
+        chat: Chat,
+        message_ids: Vec<String>,
+    },
+    Barrier(Barrier),
     /// Last event: hand out nothing more, and wait for what is in flight until then.
-    Stop { until: Instant },
+    Stop {
+        until: Instant,
+    },
 }
 
 /// What delivery works with.
@@ -114,6 +138,7 @@ struct Actor {
     host_marks_again: Instant,
     /// Events that could not be dealt with because the store did not answer.
     postponed: Vec<(Instant, Event)>,
+    gate: Gate,
 }
 
 impl Delivery {
@@ -132,6 +157,7 @@ impl Delivery {
             host_marks: Vec::new(),
             host_marks_again: now,
             postponed: Vec::new(),
+            gate: Gate::default(),
         };
         actor.take_up();
         loop {
@@ -162,24 +188,46 @@ impl Actor {
     }
 
     fn step(&mut self, event: Option<Event>) {
-        self.handle(event);
+        match event {
+            Some(Event::Barrier(barrier)) => self.gate.hold(barrier),
+            Some(event) => {
+                self.gate.worked();
+                self.handle(event);
+            }
+            None => {}
+        }
         self.on_time();
         self.dispatch();
         self.flush_idle();
         self.close_quiet_books();
         self.tell_sweep();
+        if self.gate.until().is_some_and(|until| self.is_quiet(until)) {
+            self.gate.open().into_iter().for_each(Barrier::back);
+        }
     }
 
-    fn handle(&mut self, event: Option<Event>) {
+    /// Whether nothing is on its way, and nothing can be sent before `until`.
+    fn is_quiet(&self, until: Instant) -> bool {
+        // A file nobody writes any more and that cannot be read is for the next start.
+        let waits = |b: &Books| b.has_marks() || b.look_again.is_some() && (b.life != Life::None || b.faults() == 0);
+        self.for_sweep.is_empty()
+            && self.postponed.is_empty()
+            && self.host_marks.is_empty()
+            && !self.books.values().any(waits)
+            && self.conversations.all_in_flight().next().is_none()
+            && self.conversations.sendable(until).is_empty()
+    }
+
+    fn handle(&mut self, event: Event) {
         match event {
-            Some(Event::Changed { session_id }) => self.look(&session_id),
-            Some(Event::Live { session_id }) => {
+            Event::Changed { session_id } => self.look(&session_id),
+            Event::Live { session_id } => {
                 if let Some(books) = self.books(&session_id) {
                     books.life = Life::Live;
                 }
                 self.look(&session_id);
             }
-            Some(Event::Dead { session_id, run_id }) => {
+            Event::Dead { session_id, run_id } => {
                 match self.open_books(&session_id) {
                     Ok(Some(books)) => books.life = Life::Dead { run_id },
                     // No such session any more: nothing is claimed.
@@ -191,26 +239,26 @@ impl Actor {
                 }
                 self.look(&session_id);
             }
-            Some(Event::Failed { session_id, message_id }) => {
+            Event::Failed { session_id, message_id } => {
                 self.end_turns(&session_id, &[(message_id, InStatus::Failed)]);
             }
-            Some(Event::Gone { session_id }) => {
+            Event::Gone { session_id } => {
                 if let Some(books) = self.books(&session_id) {
                     books.life = Life::None;
                 }
             }
-            Some(Event::Outcome { chat, outcome }) => {
+            Event::Outcome { chat, outcome } => {
                 self.trim_at = Some(Instant::now() + QUIET);
                 self.outcome(&chat, outcome);
             }
-            Some(Event::Ready { channel }) => self.conversations.back(channel),
-            Some(Event::HostOutbox) => self.take_host_messages(),
-            Some(Event::Handled { chat, message_ids }) => {
+            Event::Ready { channel } => self.conversations.back(channel),
+            Event::HostOutbox => self.take_host_messages(),
+            Event::Handled { chat, message_ids } => {
                 self.take_host_messages();
                 let source = Source::TurnEnd { message_ids, result: TurnResult::Completed };
                 self.conversations.push(chat, Job { source, attempts: 0 }, None);
             }
-            Some(Event::Stop { .. }) | None => {}
+            Event::Barrier(_) | Event::Stop { .. } => {}
         }
     }
 
@@ -264,7 +312,7 @@ impl Actor {
         let (due, later) = std::mem::take(&mut self.postponed).into_iter().partition(|(at, _)| *at <= now);
         self.postponed = later;
         for (_, event) in due {
-            self.handle(Some(event));
+            self.handle(event);
         }
         if !self.host_marks.is_empty() && self.host_marks_again <= now {
             for (id, outcome) in std::mem::take(&mut self.host_marks) {
@@ -736,7 +784,7 @@ impl Actor {
                 Ok(()) => {}
                 Err(TrySendError::Full(event)) => return self.for_sweep.push_front(event),
                 // It stopped before us, in order.
-                Err(TrySendError::Disconnected(_)) => return,
+                Err(TrySendError::Disconnected(_)) => return self.for_sweep.clear(),
             }
         }
     }

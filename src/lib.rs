@@ -3,7 +3,7 @@
 //! In reading order: what a message meets on its way in, then on its way out.
 //!
 //! * [`config`], [`home`] - settings and the folder everything lives in
-//! * [`daemon`] - who talks to whom
+//! * [`daemon`] - who talks to whom, [`oneshot`] - and for one cycle
 //! * [`channel`], [`poller`], [`router`] - a message in
 //! * [`sweep`], [`container`], [`gateway`] - the agent that answers it
 //! * [`delivery`], [`sender`], [`notice`] - its answer out
@@ -27,6 +27,7 @@ pub mod import;
 pub mod log;
 pub mod memory;
 pub mod notice;
+pub mod oneshot;
 pub mod permission;
 pub mod poller;
 pub mod process;

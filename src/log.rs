@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, OnceLock};
 
-use log::{Level, Log, Metadata, Record};
+use log::{Level, LevelFilter, Log, Metadata, Record};
 
 use crate::config::{LogFormat, LogSettings};
 
@@ -23,6 +23,7 @@ static LOGGER: OnceLock<Logger> = OnceLock::new();
 #[derive(Debug)]
 struct Logger {
     json: AtomicBool,
+    shown: LevelFilter,
     file: Option<Mutex<LogFile>>,
 }
 
@@ -33,13 +34,13 @@ struct LogFile {
     bytes: u64,
 }
 
-/// Starts logging to stderr and, with `file`, to that file. Only the first call counts.
+/// Starts logging to stderr, up to the level `shown`, and to `file`. Only the first call counts.
 ///
 /// # Errors
 /// The file cannot be opened.
-pub fn start(settings: LogSettings, file: Option<&Path>) -> io::Result<()> {
+pub fn start(settings: LogSettings, file: Option<&Path>, shown: LevelFilter) -> io::Result<()> {
     let file = file.map(LogFile::open).transpose()?.map(Mutex::new);
-    let logger = LOGGER.get_or_init(|| Logger { json: AtomicBool::default(), file });
+    let logger = LOGGER.get_or_init(|| Logger { json: AtomicBool::default(), shown, file });
     // A second call finds the first one's logger in place, which is what is wanted.
     let _already_set = log::set_logger(logger);
     set(settings);
@@ -65,7 +66,9 @@ impl Log for Logger {
         }
         let line = self.line(record);
         // There is nowhere left to report a failure to write the log.
-        let _ = io::stderr().lock().write_all(line.as_bytes());
+        if record.level() <= self.shown {
+            let _ = io::stderr().lock().write_all(line.as_bytes());
+        }
         if let Some(file) = &self.file {
             if let Ok(mut file) = file.lock() {
                 let _ = file.append(line.as_bytes());

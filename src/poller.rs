@@ -28,6 +28,8 @@ pub struct Poller {
     pub router: Sender<router::Event>,
     pub delivery: Sender<delivery::Event>,
     pub stop: Stop,
+    /// In a cycle: dropped once the channel was asked for all it had.
+    pub polled: Option<Sender<bool>>,
 }
 
 /// Whether the poller goes on.
@@ -46,25 +48,31 @@ impl Poller {
         };
         let mut failures = 0u32;
         loop {
-            match self.inbound.poll(cursor.as_deref(), &self.stop.within(thread::beat())) {
+            let tick = thread::beat();
+            let limit = if self.polled.is_some() { Some(Duration::ZERO) } else { tick };
+            match self.inbound.poll(cursor.as_deref(), &self.stop.within(limit)) {
                 Ok(polled) => {
                     if failures > 0 {
                         log::info!("Channel recovered channel={} after_errors={failures}", self.channel);
                         failures = 0;
                     }
+                    let brought = !polled.messages.is_empty();
                     if let Flow::Stop = self.hand_over(polled, &account, &mut cursor) {
                         return;
                     }
+                    self.polled.take_if(|_| !brought);
                 }
                 Err(PollError::Transient(why)) => {
                     failures = failures.saturating_add(1);
                     let wait = (FIRST_BACKOFF * 2u32.pow((failures - 1).min(10))).min(MAX_BACKOFF);
                     log::warn!("Channel failed channel={} wait_s={} error={why}", self.channel, wait.as_secs());
+                    self.polled = None;
                     self.rest(wait);
                 }
                 Err(PollError::Fatal(why)) => {
                     // The others go on: this thread waits for the end.
                     log::error!("Channel stopped channel={} error={why}", self.channel);
+                    self.polled = None;
                     return self.rest(Duration::MAX);
                 }
             }
@@ -106,6 +114,7 @@ impl Poller {
                     // Not all of it could be stored: the cursor stays, and it comes again.
                     Err(_) => {
                         self.inbound.rejected();
+                        self.polled = None;
                         return Flow::Continue;
                     }
                 }

@@ -34,6 +34,7 @@ use crate::channel::{Chat, ChatKind, InboundMessage, cli};
 use crate::delivery;
 use crate::home::Home;
 use crate::id::new_id;
+use crate::oneshot::{Barrier, Gate};
 use crate::store::{
     ContainerStatus, Decision, MessagingGroup, Session, StartReason, Store, UnknownSenderPolicy, User, Wiring,
 };
@@ -60,7 +61,11 @@ const MAX_PARKED: usize = 64;
 #[derive(Debug)]
 pub enum Event {
     /// Messages from a poller, which waits for `accepted` before it moves its cursor.
-    Batch { messages: Vec<InboundMessage>, accepted: Sender<()> },
+    Batch {
+        messages: Vec<InboundMessage>,
+        accepted: Sender<()>,
+    },
+    Barrier(Barrier),
 }
 
 /// What the router works with.
@@ -112,17 +117,26 @@ impl Router {
     /// The thread's body: returns when all pollers are gone and nothing is parked.
     pub fn run(self, events: &Receiver<Event>) {
         let mut parked: Vec<Pending> = Vec::new();
+        let mut gate = Gate::default();
         loop {
             let retry = (!parked.is_empty()).then(|| Instant::now() + PARKED_RETRY);
             // Pollers are held up by a queue that nobody empties.
             let events = if parked.len() >= MAX_PARKED { &crossbeam_channel::never() } else { events };
             match thread::next(events, retry) {
-                Ok(Some(Event::Batch { messages, accepted })) => parked.extend(self.place(messages, accepted)),
+                Ok(Some(Event::Batch { messages, accepted })) => {
+                    gate.worked();
+                    parked.extend(self.place(messages, accepted));
+                }
+                Ok(Some(Event::Barrier(barrier))) => gate.hold(barrier),
                 Ok(None) => {}
                 // What is parked was not acknowledged: its platform brings it again.
                 Err(_) => return,
             }
             parked = parked.into_iter().filter_map(|batch| self.write(batch)).collect();
+            if let (true, Some(barrier)) = (parked.is_empty(), gate.until().and_then(|_| gate.open())) {
+                // Gone means that the host stops.
+                let _ = self.sweep.send(sweep::Event::Barrier(barrier));
+            }
         }
     }
 

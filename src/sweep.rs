@@ -30,12 +30,14 @@ use anyhow::{Context, Result};
 use crossbeam_channel::{Receiver, Sender};
 use jiff::{SignedDuration, Timestamp};
 use nanoclaw_session::inbound::{Durability, InboundDb};
+use nanoclaw_session::row::MessageIn;
 use nanoclaw_session::stamp::Stamp;
 
 use crate::config::Settings;
 use crate::container::docker::{Docker, DockerError, Inspected, Life, Started};
 use crate::delivery;
 use crate::home::Home;
+use crate::oneshot::{Barrier, Gate};
 use crate::store::{EndReason, Session, StartReason, Store};
 use crate::thread::{self, spawn_worker};
 use crate::watch::Watcher;
@@ -64,25 +66,51 @@ const MAX_DUE_PER_PASS: u32 = 100;
 #[derive(Debug)]
 pub enum Event {
     /// A message for this session is on disk.
-    Wake { session_id: String, reason: StartReason },
+    Wake {
+        session_id: String,
+        reason: StartReason,
+    },
     /// The worker that started a container is done.
-    Started { run_id: String, result: Result<Started, StartProblem> },
+    Started {
+        run_id: String,
+        result: Result<Started, StartProblem>,
+    },
     /// A container's init is gone.
-    Died { run_id: String },
+    Died {
+        run_id: String,
+    },
     /// The worker that took a dead container away is done.
-    Reaped { run_id: String, exit: Exit },
+    Reaped {
+        run_id: String,
+        exit: Exit,
+    },
     /// Delivery has read a dead container's last words; what it had claimed and not finished.
-    Drained { run_id: String, claims: Vec<String> },
+    Drained {
+        run_id: String,
+        claims: Vec<String>,
+    },
     /// The worker that was to stop a container could not.
-    NotStopped { run_id: String },
+    NotStopped {
+        run_id: String,
+    },
     /// A session has finished something: its container is of use, and may have nothing to do now.
-    Finished { session_id: String },
+    Finished {
+        session_id: String,
+    },
     /// Somebody wants a fresh container for this session.
-    Restart { session_id: String },
+    Restart {
+        session_id: String,
+    },
     /// A container has held a lock on this session's inbound.db for too long.
-    Locked { session_id: String },
+    Locked {
+        session_id: String,
+    },
     /// The engine was asked whether a container lives.
-    Asked { run_id: String, life: Option<Life> },
+    Asked {
+        run_id: String,
+        life: Option<Life>,
+    },
+    Barrier(Barrier),
     /// What the next containers are started with.
     Settings(Arc<Settings>),
     /// The containers of this install, or why they are not known.
@@ -99,6 +127,15 @@ pub enum OnStop {
     StopContainers {
         until: Instant,
     },
+}
+
+/// Which containers of an earlier life are looked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Leftovers {
+    /// All of this install.
+    All,
+    /// None, when the store knows of none: that costs no question to the engine.
+    Recorded,
 }
 
 /// How a container ended, as far as the engine could say.
@@ -119,6 +156,7 @@ pub struct Sweep {
     pub home: Arc<Home>,
     pub settings: Arc<Settings>,
     pub docker: Docker,
+    pub leftovers: Leftovers,
     pub watcher: Watcher,
     pub delivery: Sender<delivery::Event>,
     /// For workers to answer on.
@@ -173,6 +211,7 @@ struct Actor {
     visited: HashMap<String, Stamp>,
     /// Runs the engine was asked about and has not answered for.
     asking: HashSet<String>,
+    gate: Gate,
 }
 
 impl Sweep {
@@ -191,6 +230,7 @@ impl Sweep {
             next_ask: now + ASK_ENGINE,
             visited: HashMap::new(),
             asking: HashSet::new(),
+            gate: Gate::default(),
         };
         loop {
             let Ok(event) = thread::next(events, Some(actor.deadline())) else { return };
@@ -204,15 +244,50 @@ impl Sweep {
 
 impl Actor {
     fn step(&mut self, event: Option<Event>) {
-        if let Some(event) = event {
-            if let Err(e) = self.handle(event) {
-                log::error!("The sweep could not finish a step error={e:#}");
+        match event {
+            Some(Event::Barrier(barrier)) => self.gate.hold(barrier),
+            Some(event) => {
+                self.gate.worked();
+                if let Err(e) = self.handle(event) {
+                    log::error!("The sweep could not finish a step error={e:#}");
+                }
             }
+            None => {}
         }
         if let Err(e) = self.on_time() {
             log::error!("The sweep could not finish its pass error={e:#}");
         }
         self.pump();
+        if self.gate.until().is_some_and(|until| self.is_quiet(until)) {
+            if let Some(barrier) = self.gate.open() {
+                // Gone means that the host stops.
+                let _ = self.parts.delivery.send(delivery::Event::Barrier(barrier));
+            }
+        }
+    }
+
+    /// Whether no session has, or gets before `until`, anything for a container to do. What is
+    /// planned for later than now is none of a cycle's business, but for what it failed to do.
+    fn is_quiet(&self, until: Instant) -> bool {
+        let wall = crate::time::now();
+        let end = wall + until.saturating_duration_since(Instant::now());
+        let has_work = |session_id: &str| {
+            // One that cannot be read now is not known to have none.
+            self.unfinished(session_id).map_or(true, |rows| decide::has_work(&rows, wall, end))
+        };
+        let mut due = match self.parts.store.due_sessions(end, MAX_DUE_PER_PASS) {
+            Ok(due) => due.into_iter(),
+            Err(_) => return false,
+        };
+        let held_back = |slot: Option<&Slot>| slot.and_then(|s| s.not_before).is_some_and(|at| at > until);
+        self.reconciled
+            && self.queue.iter().all(|(session_id, _)| held_back(self.slots.get(session_id)))
+            && self.slots.iter().all(|(session_id, slot)| match slot.phase {
+                Phase::Stopped => true,
+                Phase::Starting(_) | Phase::Ending { .. } => false,
+                Phase::Running { .. } => !has_work(session_id),
+            })
+            && !due.any(|due| has_work(&due.session_id))
     }
 
     fn handle(&mut self, event: Event) -> Result<()> {
@@ -252,7 +327,7 @@ impl Actor {
                 }
                 Ok(())
             }
-            Event::Stop(_) => Ok(()),
+            Event::Barrier(_) | Event::Stop(_) => Ok(()),
         }
     }
 
@@ -319,9 +394,7 @@ impl Actor {
         if !matches!(self.slot(session_id).phase, Phase::Stopped) {
             return Ok(());
         }
-        let session = self.parts.store.session(session_id)?;
-        let unfinished = self.open_inbound(&session)?.unfinished()?;
-        match decide::next(&unfinished, crate::time::now()) {
+        match decide::next(&self.unfinished(session_id)?, crate::time::now()) {
             Next::Start(reason) => self.enqueue(session_id, reason),
             Next::At(at) => {
                 self.parts.store.set_due(session_id, Some(at))?;
@@ -442,6 +515,10 @@ impl Actor {
             Phase::Stopped => false,
         };
         self.slots.iter().find(|(_, slot)| of_run(slot)).map(|(id, _)| id.clone())
+    }
+
+    fn unfinished(&self, session_id: &str) -> Result<Vec<MessageIn>> {
+        Ok(self.open_inbound(&self.parts.store.session(session_id)?)?.unfinished()?)
     }
 
     fn open_inbound(&self, session: &Session) -> Result<InboundDb> {

@@ -210,10 +210,7 @@ impl Actor {
         }
         idle.sort();
         for (_, session_id) in idle {
-            let next =
-                self.parts.store.session(&session_id).map_err(anyhow::Error::from).and_then(|session| {
-                    Ok(decide::next(&self.open_inbound(&session)?.unfinished()?, crate::time::now()))
-                });
+            let next = self.unfinished(&session_id).map(|rows| decide::next(&rows, crate::time::now()));
             // One whose file cannot be read just now is left alone.
             if matches!(next, Ok(Next::At(_) | Next::Nothing)) {
                 return self.stop_container(&session_id, EndReason::Evicted);

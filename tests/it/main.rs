@@ -17,3 +17,4 @@ mod restart;
 mod round_trip;
 mod service;
 mod session_rules;
+mod sweep;
