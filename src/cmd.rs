@@ -8,6 +8,7 @@ mod import;
 mod init;
 mod logs;
 mod run;
+mod service;
 mod status;
 
 use std::ffi::OsString;
@@ -72,6 +73,9 @@ enum Command {
     ///
     /// Nothing in DIR is changed. All or nothing: while a row is refused, nothing is imported (exit 1).
     Import(ImportArgs),
+    /// Let systemd run it: a system unit for root, else a unit of your own
+    #[command(subcommand)]
+    Service(ServiceCommand),
     #[command(flatten)]
     Admin(admin::Command),
 }
@@ -88,6 +92,29 @@ struct SweepArgs {
     /// How long to wait for answers
     #[arg(long, value_name = "SECONDS", default_value_t = 120, value_parser = clap::value_parser!(u64).range(..=86_400))]
     wait: u64,
+}
+
+#[derive(Debug, Subcommand)]
+enum ServiceCommand {
+    /// Write the unit, enable and start it; each step is printed
+    Install {
+        /// Instead of the daemon, run `nanoclaw sweep` every minute
+        #[arg(long)]
+        timer: bool,
+        #[command(flatten)]
+        dry_run: DryRun,
+    },
+    /// Stop it and remove the unit; the home stays
+    Uninstall(DryRun),
+    /// Show what is installed and whether it runs
+    Status,
+}
+
+#[derive(Debug, Args)]
+struct DryRun {
+    /// Only show what would be done
+    #[arg(long)]
+    dry_run: bool,
 }
 
 #[derive(Debug, Args)]
@@ -213,6 +240,7 @@ pub(crate) fn main_with(args: impl IntoIterator<Item = OsString>, out: &mut dyn 
         Command::Logs(args) => logs::run(&home, &args),
         Command::Init(args) => init::run(&home, &args),
         Command::Import(args) => import::run(&home, &args),
+        Command::Service(command) => service::run(&home, &command),
         Command::Admin(command) => {
             admin::run(&home, open_store(&home)?, command, out)?;
             Ok(ExitCode::SUCCESS)

@@ -3,6 +3,8 @@
 //! Used by the main thread only. A message that cannot be sent is logged; whether that matters
 //! is for the manager to say.
 
+pub mod unit;
+
 use std::env;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};

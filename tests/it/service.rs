@@ -112,6 +112,19 @@ fn a_watchdog_for_somebody_else_is_not_fed() {
 }
 
 #[test]
+fn an_installation_is_shown_before_it_is_done() {
+    let host = Host::new();
+    let output = host.run(&["service", "install", "--dry-run"]);
+    assert_eq!((output.code, output.stderr.as_str()), (Some(0), ""));
+    let home = format!("--home \"{}\" run\nType=notify\n", host.home().root().display());
+    for wanted in ["nanoclaw.service\n[Unit]", &home, "daemon-reload\n", "enable nanoclaw.service\n", "restart"] {
+        assert!(output.stdout.contains(wanted), "{wanted} is not in {}", output.stdout);
+    }
+    let timer = host.run(&["service", "install", "--timer", "--dry-run"]).stdout;
+    assert!(timer.contains(" sweep\nType=oneshot\n") && timer.contains("OnCalendar=minutely\n"), "{timer}");
+}
+
+#[test]
 fn a_reload_takes_what_it_can_and_names_the_rest() {
     let mut host = Host::new();
     let manager = Manager::of(&mut host);

@@ -52,6 +52,20 @@ fn what_a_killed_daemon_left_is_answered_by_a_sweep() {
 }
 
 #[test]
+fn the_crontab_line_of_the_readme_works_as_it_stands() {
+    let host = home_with_work("are you there?");
+    let readme = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/README.md")).unwrap();
+    let line = readme.lines().find_map(|l| l.strip_prefix("* * * * * ")).expect("a crontab line");
+    let folder = host.nanoclaw(&[]).get_program().to_str().unwrap().trim_end_matches("nanoclaw").to_owned();
+    let line = line.replace("/usr/local/bin/", &folder);
+    assert!(line.starts_with('/') && line.contains(&folder), "{line}");
+    let mut shell = process::command("sh");
+    shell.args(["-c", &line]).envs(host.nanoclaw(&[]).get_envs().filter_map(|(name, value)| Some((name, value?))));
+    assert_silent(&process::run(&mut shell, ""), 0);
+    assert_eq!((host.replies().len(), host.containers().len()), (1, 0));
+}
+
+#[test]
 fn a_container_of_a_killed_daemon_is_waited_for_and_taken_away() {
     let api = MessagesApi::on_port();
     let mut host = with_model(&api);
