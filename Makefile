@@ -45,6 +45,7 @@ install: ## Install what `make build` built to PREFIX (/usr/local)
 	install -D -m 0644 -t $(SHARE)/container container/Dockerfile
 	install -D -m 0755 -t $(SHARE)/scripts scripts/ensure-docker.sh scripts/image.sh
 	install -m 0644 -t $(SHARE)/scripts scripts/lib.sh
+	@echo "To keep it running: $(PREFIX)/bin/nanoclaw service install"
 
 clean: ## Remove what was built here; the home, the image and Docker stay
 	cargo clean

@@ -29,7 +29,7 @@ pub trait Inbound: Send {
     /// must not inherit its cursor.
     fn account(&self) -> String;
 
-    /// Waits for messages after `cursor`, until there are some or `stop` says so.
+    /// Waits for messages after `cursor`, until there are some, `stop` says so or its limit is over.
     ///
     /// # Errors
     /// [`PollError`]; the poller backs off and polls again, or gives the channel up.
@@ -259,6 +259,7 @@ pub enum Outcome {
 #[derive(Debug, Clone)]
 pub struct Stop {
     event: std::sync::Arc<OwnedFd>,
+    limit: Option<Duration>,
 }
 
 impl Stop {
@@ -267,7 +268,17 @@ impl Stop {
     pub fn new() -> std::io::Result<Stop> {
         use rustix::event::{EventfdFlags, eventfd};
         let event = eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC)?;
-        Ok(Stop { event: std::sync::Arc::new(event) })
+        Ok(Stop { event: std::sync::Arc::new(event), limit: None })
+    }
+
+    /// For a poll that waits so long at most.
+    pub fn within(&self, limit: Option<Duration>) -> Stop {
+        Stop { limit, ..self.clone() }
+    }
+
+    /// How long a poll may wait; for ever, when nothing is said.
+    pub fn limit(&self) -> Option<Duration> {
+        self.limit
     }
 
     pub fn now(&self) {

@@ -8,6 +8,7 @@ mod import;
 mod init;
 mod logs;
 mod run;
+mod service;
 mod status;
 
 use std::ffi::OsString;
@@ -29,7 +30,7 @@ pub const FAILURE: u8 = 1;
 const USAGE: u8 = 2;
 /// A daemon holds the home.
 const HELD: u8 = 3;
-/// No answer in time.
+/// No answer in time, or not all of them.
 const NO_ANSWER: u8 = 4;
 
 /// A personal-assistant host for a machine you own.
@@ -47,6 +48,11 @@ struct Cli {
 enum Command {
     /// Run the daemon in the foreground; prints one line "ready ..." when it takes messages
     Run(RunArgs),
+    /// One full cycle without a daemon, for cron: take messages, start what is due, deliver, stop
+    ///
+    /// Says nothing when there is nothing to do. Exits with 0 when everything is done, 3 when a daemon or another
+    /// sweep holds the home (nothing is done then), 4 when the time was up with work left for the next one.
+    Sweep(SweepArgs),
     /// Talk to your agent: send TEXT (or stdin) and print the answer, or chat on a terminal
     ///
     /// Exits with 0 when the turn is over, 4 when there was no answer in time.
@@ -67,6 +73,9 @@ enum Command {
     ///
     /// Nothing in DIR is changed. All or nothing: while a row is refused, nothing is imported (exit 1).
     Import(ImportArgs),
+    /// Let systemd run it: a system unit for root, else a unit of your own
+    #[command(subcommand)]
+    Service(ServiceCommand),
     #[command(flatten)]
     Admin(admin::Command),
 }
@@ -76,6 +85,36 @@ struct RunArgs {
     /// Stop the containers too when the daemon stops, instead of leaving them to the next start
     #[arg(long)]
     stop_containers: bool,
+}
+
+#[derive(Debug, Args)]
+struct SweepArgs {
+    /// How long to wait for answers
+    #[arg(long, value_name = "SECONDS", default_value_t = 120, value_parser = clap::value_parser!(u64).range(..=86_400))]
+    wait: u64,
+}
+
+#[derive(Debug, Subcommand)]
+enum ServiceCommand {
+    /// Write the unit, enable and start it; each step is printed
+    Install {
+        /// Instead of the daemon, run `nanoclaw sweep` every minute
+        #[arg(long)]
+        timer: bool,
+        #[command(flatten)]
+        dry_run: DryRun,
+    },
+    /// Stop it and remove the unit; the home stays
+    Uninstall(DryRun),
+    /// Show what is installed and whether it runs
+    Status,
+}
+
+#[derive(Debug, Args)]
+struct DryRun {
+    /// Only show what would be done
+    #[arg(long)]
+    dry_run: bool,
 }
 
 #[derive(Debug, Args)]
@@ -184,6 +223,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>, out: &mut dyn Write) -> Re
     let home = Home::locate(cli.home.as_deref())?;
     match cli.command {
         Command::Run(args) => run::run(home, &args),
+        Command::Sweep(args) => run::sweep(home, &args),
         Command::Chat(args) => chat::run(&home, &args),
         Command::Status(args) => status::run(&home, &args),
         Command::Doctor(args) => doctor::run(&home, &args),
@@ -191,6 +231,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>, out: &mut dyn Write) -> Re
         Command::Logs(args) => logs::run(&home, &args),
         Command::Init(args) => init::run(&home, &args),
         Command::Import(args) => import::run(&home, &args),
+        Command::Service(command) => service::run(&home, &command),
         Command::Admin(command) => admin::run(&home, open_store(&home)?, command, out).map(|()| ExitCode::SUCCESS),
     }
 }

@@ -118,6 +118,28 @@ impl Settings {
         })
     }
 
+    /// These settings with what may change while the host runs taken from `new`: `NANOCLAW_LOG`,
+    /// `MAX_CONCURRENT_CONTAINERS` and `CONTAINER_*`. And the variables that changed beside.
+    pub fn reloaded(&self, new: Settings) -> (Settings, Vec<&'static str>) {
+        let (agents, containers, gateway) = (&self.agents, &self.containers, &self.gateway);
+        let same = [
+            ("ASSISTANT_NAME", agents.assistant_name == new.agents.assistant_name),
+            ("NANOCLAW_PROVIDER", agents.provider == new.agents.provider),
+            ("NANOCLAW_MODEL", agents.model == new.agents.model),
+            ("MAX_MESSAGES_PER_PROMPT", agents.max_messages_per_prompt == new.agents.max_messages_per_prompt),
+            ("TZ", agents.timezone == new.agents.timezone),
+            ("DOCKER", containers.docker == new.containers.docker),
+            ("NANOCLAW_RUNNER", containers.runner == new.containers.runner),
+            ("NANOCLAW_SHARED", containers.shared == new.containers.shared),
+            ("ANTHROPIC_BASE_URL", gateway.anthropic_base_url == new.gateway.anthropic_base_url),
+            ("ANTHROPIC_API_KEY", gateway.anthropic_api_key == new.gateway.anthropic_api_key),
+        ];
+        let changed = same.into_iter().filter(|(_, same)| !same).map(|(name, _)| name).collect();
+        let ContainerSettings { docker, runner, shared, .. } = containers.clone();
+        let containers = ContainerSettings { docker, runner, shared, ..new.containers };
+        (Settings { log: new.log, containers, ..self.clone() }, changed)
+    }
+
     fn from_raw(raw: &Raw) -> Result<Settings> {
         let key = raw.get("ANTHROPIC_API_KEY");
         let provider = match raw.get("NANOCLAW_PROVIDER") {
@@ -287,6 +309,19 @@ mod tests {
                 assert!(error.contains(part), "{line}: {error}");
             }
         }
+    }
+
+    #[test]
+    fn what_cannot_change_while_running_is_named() {
+        let before = load("CONTAINER_MEMORY=64m\nTZ=UTC").unwrap();
+        let changes = "NANOCLAW_LOG=debug\nMAX_CONCURRENT_CONTAINERS=9\nCONTAINER_MEMORY=1g\nCONTAINER_IDLE_SECONDS=7\n\
+                       CONTAINER_IMAGE=other\nTZ=Europe/Berlin\nANTHROPIC_API_KEY=k\nDOCKER=podman";
+        let (after, left) = before.reloaded(load(changes).unwrap());
+        assert_eq!(left, ["NANOCLAW_PROVIDER", "TZ", "DOCKER", "ANTHROPIC_API_KEY"]);
+        let ContainerSettings { docker, image, max_concurrent, memory, idle, .. } = after.containers;
+        assert_eq!((docker.as_str(), image.as_str(), memory.as_str()), ("docker", "other", "1g"));
+        assert_eq!((max_concurrent, idle.as_secs(), after.log.level), (9, 7, LevelFilter::Debug));
+        assert_eq!((after.agents.timezone.as_str(), after.gateway.anthropic_api_key), ("UTC", None));
     }
 
     #[test]

@@ -25,7 +25,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use crossbeam_channel::{Receiver, Sender, bounded};
+use crossbeam_channel::{Receiver, Sender, bounded, never, select};
 use jiff::Timestamp;
 use nanoclaw_session::inbound::roll_back_journal;
 
@@ -35,13 +35,15 @@ use crate::container::docker::Docker;
 use crate::delivery::{self, Delivery};
 use crate::gateway::Gateway;
 use crate::home::{Home, HomeLock};
+use crate::oneshot::Barrier;
 use crate::poller::Poller;
 use crate::router::{self, Router};
 use crate::sender;
+use crate::service::{Manager, State};
 use crate::setup;
 use crate::store::Store;
 use crate::sweep::clock::Clock;
-use crate::sweep::{self, OnStop, Sweep};
+use crate::sweep::{self, Leftovers, OnStop, Sweep};
 use crate::thread::{Actor, spawn_actor};
 use crate::time::Now;
 use crate::watch::{Watcher, watcher};
@@ -54,6 +56,13 @@ const ROUTER_QUEUE: usize = 16;
 const SENDER_QUEUE: usize = 16;
 /// What is left of that for delivery and its senders once containers were stopped.
 const FOR_THE_OTHERS: Duration = Duration::from_secs(2);
+/// Into how many ticks a watchdog's time is cut. Each thread turns once in a tick, and may be
+/// blocked by its platform for some.
+const WATCHDOG_TICKS: u32 = 8;
+/// How many of them a thread may be silent.
+const MAX_SILENT_TICKS: u32 = 4;
+/// How often the service manager is told that all is well. ticks
+const TELL_TICKS: u32 = 2;
 /// How long everything may take to stop.
 const STOP_DEADLINE: Duration = Duration::from_secs(10);
 
@@ -72,16 +81,28 @@ pub enum ContainersAtStop {
     Stop,
 }
 
+/// How long the threads run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    Daemon,
+    /// For one cycle ([`crate::oneshot`]).
+    Once,
+}
+
 /// A running daemon.
 pub struct Daemon {
     _lock: HomeLock,
     home: Arc<Home>,
+    settings: Arc<Settings>,
+    manager: Manager,
     stop_polling: Stop,
-    router: Sender<router::Event>,
+    pub(crate) router: Sender<router::Event>,
     delivery: Sender<delivery::Event>,
     sweep: Sender<sweep::Event>,
     watcher: Watcher,
-    ended: Receiver<&'static str>,
+    pub(crate) ended: Receiver<&'static str>,
+    /// Closed once every channel of a cycle was asked for what it has.
+    pub(crate) polled: Receiver<bool>,
     threads: Threads,
 }
 
@@ -96,12 +117,19 @@ struct Threads {
     watcher: Actor,
 }
 
+impl Threads {
+    fn all(&self) -> impl Iterator<Item = &Actor> {
+        let Threads { pollers, gateway, router, delivery, sweep, senders, watcher } = self;
+        pollers.iter().chain(senders).chain([gateway, router, delivery, sweep, watcher])
+    }
+}
+
 impl Daemon {
     /// Takes the home and starts everything. When this returns, messages are taken.
     ///
     /// # Errors
     /// What is wrong and what helps; nothing runs then.
-    pub fn start(home: Home, settings: Settings) -> Result<Daemon> {
+    pub fn start(home: Home, settings: Settings, mode: Mode) -> Result<Daemon> {
         let lock = home.lock()?;
         let clock = Clock::new(last_write(&home.store()), Now::read());
         let now = crate::time::now();
@@ -122,8 +150,10 @@ impl Daemon {
         let (delivery_tx, delivery_rx) = bounded(ACTOR_QUEUE);
         let (sweep_tx, sweep_rx) = bounded(ACTOR_QUEUE);
         let stop_polling = Stop::new()?;
+        let manager = Manager::from_env();
+        let tick = manager.watchdog().map(|limit| limit / WATCHDOG_TICKS);
         let actor = |name, body: Box<dyn FnOnce() + Send>| {
-            spawn_actor(name, ended_tx.clone(), body).with_context(|| format!("cannot start the thread {name}"))
+            spawn_actor(name, ended_tx.clone(), tick, body).with_context(|| format!("cannot start the thread {name}"))
         };
 
         let (watcher, watch_body) = watcher(delivery_tx.clone(), sweep_tx.clone())?;
@@ -145,6 +175,10 @@ impl Daemon {
             home: Arc::clone(&home),
             settings: Arc::clone(&settings),
             docker: Docker::new(&settings.containers.docker),
+            leftovers: match mode {
+                Mode::Daemon => Leftovers::All,
+                Mode::Once => Leftovers::Recorded,
+            },
             watcher: watcher.clone(),
             clock,
             delivery: delivery_tx.clone(),
@@ -166,6 +200,7 @@ impl Daemon {
         let stop = stop_polling.clone();
         let gateway_thread = actor("gateway", Box::new(move || gateway.run(&stop)))?;
 
+        let (polled_tx, polled) = bounded(0);
         let mut pollers = Vec::new();
         for (channel, inbound) in inbounds {
             let poller = Poller {
@@ -175,18 +210,22 @@ impl Daemon {
                 router: router_tx.clone(),
                 delivery: delivery_tx.clone(),
                 stop: stop_polling.clone(),
+                polled: (mode == Mode::Once).then(|| polled_tx.clone()),
             };
             pollers.push(actor("poller", Box::new(move || poller.run()))?);
         }
         Ok(Daemon {
             _lock: lock,
             home,
+            settings,
+            manager,
             stop_polling,
             router: router_tx,
             delivery: delivery_tx,
             sweep: sweep_tx,
             watcher,
             ended,
+            polled,
             threads: Threads {
                 pollers,
                 gateway: gateway_thread,
@@ -203,13 +242,21 @@ impl Daemon {
     ///
     /// # Errors
     /// A thread ended early; the process should end with a failure and be started again.
-    pub fn run(self, signals: &Receiver<Signal>, containers: ContainersAtStop) -> Result<()> {
+    pub fn run(mut self, signals: &Receiver<Signal>, containers: ContainersAtStop) -> Result<()> {
+        let tick = self.manager.watchdog().map(|limit| limit / WATCHDOG_TICKS);
+        let ticks = tick.map_or_else(never, |tick| crossbeam_channel::tick(tick * TELL_TICKS));
+        self.manager.tell(State::Ready);
         loop {
-            crossbeam_channel::select! {
+            select! {
                 recv(signals) -> signal => match signal {
                     Ok(Signal::Reload) => self.reload(),
-                    Ok(Signal::Stop) | Err(_) => return self.stop(containers),
+                    Ok(Signal::Stop) | Err(_) => {
+                        log::info!("Stopping");
+                        self.manager.tell(State::Stopping);
+                        return self.stop(containers);
+                    }
                 },
+                recv(ticks) -> _ => self.feed_watchdog(tick.unwrap_or_default() * MAX_SILENT_TICKS),
                 recv(self.ended) -> name => {
                     let name = name.unwrap_or("?");
                     bail!("the thread {name} ended early; see the log above");
@@ -218,19 +265,40 @@ impl Daemon {
         }
     }
 
-    fn reload(&self) {
-        match Settings::load(&self.home) {
-            Ok(settings) => {
-                crate::log::set_level(settings.log.level);
-                log::info!("Settings read again: NANOCLAW_LOG; the rest wants a restart level={}", settings.log.level);
-            }
-            Err(e) => log::error!("Settings were not read again error={e:#}"),
+    /// One thread that hangs is enough to be started afresh.
+    fn feed_watchdog(&self, max_silence: Duration) {
+        let silent = self.threads.all().find(|actor| actor.silence() > max_silence);
+        match silent {
+            None => self.manager.tell(State::Alive),
+            Some(actor) => log::error!("A thread hangs thread={} silent_s={}", actor.name(), actor.silence().as_secs()),
         }
     }
 
-    fn stop(self, containers: ContainersAtStop) -> Result<()> {
+    fn reload(&mut self) {
+        self.manager.tell(State::Reloading);
+        match Settings::load(&self.home) {
+            Ok(new) => {
+                let (settings, left) = self.settings.reloaded(new);
+                self.settings = Arc::new(settings);
+                crate::log::set(self.settings.log);
+                // Gone means that it ended early, which the main loop hears of.
+                let _ = self.sweep.send(sweep::Event::Settings(Arc::clone(&self.settings)));
+                log::info!("Settings were read again");
+                for name in left {
+                    log::warn!("A changed setting wants a restart setting={name}");
+                }
+            }
+            Err(e) => log::error!("Settings were not read again error={e:#}"),
+        }
+        self.manager.tell(State::Ready);
+    }
+
+    /// Stops everything, in order.
+    ///
+    /// # Errors
+    /// The threads that did not end in time.
+    pub fn stop(self, containers: ContainersAtStop) -> Result<()> {
         let until = Instant::now() + STOP_DEADLINE;
-        log::info!("Stopping");
         let mut late = Vec::new();
         let mut join = |actor: Actor| late.extend(actor.join_until(until).err());
 
@@ -247,6 +315,13 @@ impl Daemon {
         let sweep_told = self.sweep.send_deadline(sweep::Event::Stop(on_stop), until).is_ok();
         if sweep_told {
             join(self.threads.sweep);
+        }
+        if containers == ContainersAtStop::Stop {
+            // Their last words go out, as far as they can go now.
+            let (barrier, passed) = Barrier::new(Instant::now());
+            if self.delivery.send_deadline(delivery::Event::Barrier(barrier), until).is_ok() {
+                let _late = passed.recv_deadline(until - FOR_THE_OTHERS / 2);
+            }
         }
         if self.delivery.send_deadline(delivery::Event::Stop { until }, until).is_ok() {
             join(self.threads.delivery);

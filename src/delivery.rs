@@ -26,7 +26,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError};
+use crossbeam_channel::{Receiver, Sender, TrySendError};
 use jiff::Timestamp;
 use nanoclaw_session::inbound::{Durability, InboundDb};
 use nanoclaw_session::row::{InStatus, MessageOut};
@@ -34,9 +34,11 @@ use nanoclaw_session::row::{InStatus, MessageOut};
 use crate::channel::{Chat, Outcome, TurnResult};
 use crate::home::Home;
 use crate::memory;
+use crate::oneshot::{Barrier, Gate};
 use crate::sender;
 use crate::store::Store;
 use crate::sweep;
+use crate::thread;
 use crate::time::Now;
 use queue::{Conversations, Job};
 use session::{Books, Finished, FoundRow, Life};
@@ -72,6 +74,8 @@ pub enum Event {
     HostOutbox,
     /// These messages are answered without a turn, by what the host has said.
     Handled { chat: Chat, message_ids: Vec<String> },
+    /// Passed on once there is nothing to do.
+    Barrier(Barrier),
     /// Last event: hand out nothing more, and wait for what is in flight until then.
     Stop { until: Instant },
 }
@@ -135,6 +139,7 @@ struct Actor {
     host_marks_again: Instant,
     /// Events that could not be dealt with because the store did not answer.
     postponed: Vec<(Instant, Event)>,
+    gate: Gate,
 }
 
 impl Delivery {
@@ -143,11 +148,7 @@ impl Delivery {
         let mut actor = Actor::new(self, Now::read());
         actor.take_up();
         loop {
-            let event = match events.recv_deadline(actor.deadline()) {
-                Ok(event) => Some(event),
-                Err(RecvTimeoutError::Timeout) => None,
-                Err(RecvTimeoutError::Disconnected) => return,
-            };
+            let Ok(event) = thread::next(events, Some(actor.deadline())) else { return };
             if let Some(Event::Stop { until }) = event {
                 return actor.stop(until, events);
             }
@@ -172,6 +173,7 @@ impl Actor {
             host_marks: Vec::new(),
             host_marks_again: now.instant,
             postponed: Vec::new(),
+            gate: Gate::default(),
         }
     }
 
@@ -193,25 +195,47 @@ impl Actor {
 
     fn step(&mut self, now: Now, event: Option<Event>) {
         self.now = now;
-        self.handle(event);
+        match event {
+            Some(Event::Barrier(barrier)) => self.gate.hold(barrier),
+            Some(event) => {
+                self.gate.worked();
+                self.handle(event);
+            }
+            None => {}
+        }
         self.on_time();
         self.dispatch();
         self.show_typing();
         self.flush_idle();
         self.close_quiet_books();
         self.tell_sweep();
+        if self.gate.until().is_some_and(|until| self.is_quiet(until)) {
+            self.gate.open().into_iter().for_each(Barrier::back);
+        }
     }
 
-    fn handle(&mut self, event: Option<Event>) {
+    /// Whether nothing is on its way, and nothing can be sent before `until`.
+    fn is_quiet(&self, until: Instant) -> bool {
+        // A file nobody writes any more and that cannot be read is for the next start.
+        let waits = |b: &Books| b.has_marks() || b.look_again.is_some() && (b.life != Life::None || b.faults() == 0);
+        self.for_sweep.is_empty()
+            && self.postponed.is_empty()
+            && self.host_marks.is_empty()
+            && !self.books.values().any(waits)
+            && self.conversations.all_in_flight().next().is_none()
+            && self.conversations.sendable(until).is_empty()
+    }
+
+    fn handle(&mut self, event: Event) {
         match event {
-            Some(Event::Changed { session_id }) => self.look(&session_id),
-            Some(Event::Live { session_id }) => {
+            Event::Changed { session_id } => self.look(&session_id),
+            Event::Live { session_id } => {
                 if let Some(books) = self.books(&session_id) {
                     books.go_live();
                 }
                 self.look(&session_id);
             }
-            Some(Event::Dead { session_id, run_id }) => {
+            Event::Dead { session_id, run_id } => {
                 self.typing.ended(&session_id);
                 match self.open_books(&session_id) {
                     Ok(Some(books)) => books.life = Life::Dead { run_id },
@@ -224,7 +248,7 @@ impl Actor {
                 }
                 self.look(&session_id);
             }
-            Some(Event::Failed { session_id, message_id }) => {
+            Event::Failed { session_id, message_id } => {
                 let Some(dir) = self.books(&session_id).map(|books| books.dir.clone()) else { return };
                 let ended = InboundDb::open(&dir, Durability::Normal)
                     .and_then(|inbound| Finished::new(&inbound, message_id, InStatus::Failed));
@@ -233,25 +257,25 @@ impl Actor {
                     Err(e) => log::warn!("A chat could not be told of an end session={session_id} error={e}"),
                 }
             }
-            Some(Event::Woken { session_id }) => self.woken(&session_id),
-            Some(Event::Gone { session_id }) => {
+            Event::Woken { session_id } => self.woken(&session_id),
+            Event::Gone { session_id } => {
                 self.typing.ended(&session_id);
                 if let Some(books) = self.books(&session_id) {
                     books.life = Life::None;
                 }
             }
-            Some(Event::Outcome { chat, outcome }) => {
+            Event::Outcome { chat, outcome } => {
                 self.trim_at = Some(self.now.instant + QUIET);
                 self.answered(&chat, outcome);
             }
-            Some(Event::Ready { channel }) => self.conversations.back(channel),
-            Some(Event::HostOutbox) => self.take_host_messages(),
-            Some(Event::Handled { chat, message_ids }) => {
+            Event::Ready { channel } => self.conversations.back(channel),
+            Event::HostOutbox => self.take_host_messages(),
+            Event::Handled { chat, message_ids } => {
                 self.take_host_messages();
                 let source = Source::TurnEnd { message_ids, result: TurnResult::Completed };
                 self.conversations.push(chat, Job { source, attempts: 0 }, None);
             }
-            Some(Event::Stop { .. }) | None => {}
+            Event::Barrier(_) | Event::Stop { .. } => {}
         }
     }
 
@@ -305,7 +329,7 @@ impl Actor {
         let (due, later) = std::mem::take(&mut self.postponed).into_iter().partition(|(at, _)| *at <= now);
         self.postponed = later;
         for (_, event) in due {
-            self.handle(Some(event));
+            self.handle(event);
         }
         if !self.host_marks.is_empty() && self.host_marks_again <= now {
             for (id, outcome) in std::mem::take(&mut self.host_marks) {
@@ -325,7 +349,7 @@ impl Actor {
                 Ok(()) => {}
                 Err(TrySendError::Full(event)) => return self.for_sweep.push_front(event),
                 // It stopped before us, in order.
-                Err(TrySendError::Disconnected(_)) => return,
+                Err(TrySendError::Disconnected(_)) => return self.for_sweep.clear(),
             }
         }
     }

@@ -24,8 +24,8 @@ use crate::channel::Stop;
 use crate::config::GatewaySettings;
 use crate::home::listen;
 use crate::store::Store;
-use crate::thread::spawn_worker;
-use crate::watch::wait_readable;
+use crate::thread::{self, spawn_worker};
+use crate::watch::{timespec, wait_readable};
 use http::Request;
 
 /// Name of the socket in the gateway's folder.
@@ -89,7 +89,7 @@ impl Gateway {
         use rustix::event::{PollFd, PollFlags, poll};
         loop {
             let mut fds = [PollFd::new(stop, PollFlags::IN), PollFd::new(&self.listener, PollFlags::IN)];
-            match poll(&mut fds, None) {
+            match poll(&mut fds, thread::beat().map(timespec).as_ref()) {
                 Ok(_) | Err(rustix::io::Errno::INTR) => {}
                 Err(e) => return Err(e.into()),
             }

@@ -8,6 +8,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, OnceLock};
 
 use log::{LevelFilter, Log, Metadata, Record};
@@ -21,7 +22,8 @@ static LOGGER: OnceLock<Logger> = OnceLock::new();
 
 #[derive(Debug)]
 struct Logger {
-    format: LogFormat,
+    json: AtomicBool,
+    shown: LevelFilter,
     file: Option<Mutex<LogFile>>,
 }
 
@@ -32,22 +34,25 @@ struct LogFile {
     bytes: u64,
 }
 
-/// Starts logging to stderr and, with `file`, to that file. Only the first call counts.
+/// Starts logging to stderr, up to the level `shown`, and to `file`. Only the first call counts.
 ///
 /// # Errors
 /// The file cannot be opened.
-pub fn start(settings: LogSettings, file: Option<&Path>) -> io::Result<()> {
+pub fn start(settings: LogSettings, file: Option<&Path>, shown: LevelFilter) -> io::Result<()> {
     let file = file.map(LogFile::open).transpose()?.map(Mutex::new);
-    let logger = LOGGER.get_or_init(|| Logger { format: settings.format, file });
+    let logger = LOGGER.get_or_init(|| Logger { json: AtomicBool::default(), shown, file });
     // A second call finds the first one's logger in place, which is what is wanted.
     let _already_set = log::set_logger(logger);
-    set_level(settings.level);
+    set(settings);
     Ok(())
 }
 
-/// Changes what is logged (SIGHUP).
-pub fn set_level(level: LevelFilter) {
-    log::set_max_level(level);
+/// Changes what is logged, and how.
+pub fn set(settings: LogSettings) {
+    log::set_max_level(settings.level);
+    if let Some(logger) = LOGGER.get() {
+        logger.json.store(settings.format == LogFormat::Json, Ordering::Relaxed);
+    }
 }
 
 impl Log for Logger {
@@ -61,7 +66,9 @@ impl Log for Logger {
         }
         let line = self.line(record);
         // There is nowhere left to report a failure to write the log.
-        let _ = io::stderr().lock().write_all(line.as_bytes());
+        if record.level() <= self.shown {
+            let _ = io::stderr().lock().write_all(line.as_bytes());
+        }
         if let Some(file) = &self.file {
             if let Ok(mut file) = file.lock() {
                 let _ = file.append(line.as_bytes());
@@ -77,12 +84,11 @@ impl Logger {
         let time = nanoclaw_session::time::format_utc(crate::time::now());
         // One line per event, whatever an error text or a user's message contains.
         let message = record.args().to_string().replace(['\n', '\r'], " ");
-        match self.format {
-            LogFormat::Text => format!("{time} {:<5} {message}\n", record.level()),
-            LogFormat::Json => {
-                let level = record.level().as_str();
-                format!("{}\n", serde_json::json!({"time": time, "level": level, "message": message}))
-            }
+        let level = record.level();
+        if self.json.load(Ordering::Relaxed) {
+            format!("{}\n", serde_json::json!({"time": time, "level": level.as_str(), "message": message}))
+        } else {
+            format!("{time} {level:<5} {message}\n")
         }
     }
 }

@@ -3,7 +3,7 @@
 //! It owns its channel's cursor, and moves it only after the router said that the batch is on
 //! disk: a crash in between brings the batch again, and repeated messages are absorbed.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Sender, bounded};
 
@@ -11,6 +11,7 @@ use crate::channel::{Inbound, PollError, Polled, Ready, Stop};
 use crate::delivery;
 use crate::router;
 use crate::store::Store;
+use crate::thread;
 
 /// First wait after a failed poll; doubled for each further one.
 const FIRST_BACKOFF: Duration = Duration::from_secs(1);
@@ -27,6 +28,8 @@ pub struct Poller {
     pub router: Sender<router::Event>,
     pub delivery: Sender<delivery::Event>,
     pub stop: Stop,
+    /// In a cycle: dropped once the channel was asked for all it had.
+    pub polled: Option<Sender<bool>>,
 }
 
 /// Whether the poller goes on.
@@ -45,32 +48,45 @@ impl Poller {
         };
         let mut failures = 0u32;
         loop {
-            match self.inbound.poll(cursor.as_deref(), &self.stop) {
+            let tick = thread::beat();
+            let limit = if self.polled.is_some() { Some(Duration::ZERO) } else { tick };
+            match self.inbound.poll(cursor.as_deref(), &self.stop.within(limit)) {
                 Ok(polled) => {
                     if failures > 0 {
                         log::info!("Channel recovered channel={} after_errors={failures}", self.channel);
                         failures = 0;
                     }
+                    let brought = !polled.messages.is_empty();
                     if let Flow::Stop = self.hand_over(polled, &account, &mut cursor) {
                         return;
                     }
+                    self.polled.take_if(|_| !brought);
                 }
                 Err(PollError::Transient(why)) => {
                     failures = failures.saturating_add(1);
                     let wait = (FIRST_BACKOFF * 2u32.pow((failures - 1).min(10))).min(MAX_BACKOFF);
                     log::warn!("Channel failed channel={} wait_s={} error={why}", self.channel, wait.as_secs());
-                    if !matches!(self.stop.wait(wait), Ok(false)) {
-                        return;
-                    }
+                    self.polled = None;
+                    self.rest(wait);
                 }
                 Err(PollError::Fatal(why)) => {
                     // The others go on: this thread waits for the end.
                     log::error!("Channel stopped channel={} error={why}", self.channel);
-                    while matches!(self.stop.wait(Duration::from_secs(3600)), Ok(false)) {}
-                    return;
+                    self.polled = None;
+                    return self.rest(Duration::MAX);
                 }
             }
             if matches!(self.stop.wait(Duration::ZERO), Ok(true)) {
+                return;
+            }
+        }
+    }
+
+    /// Waits so long, or until told to stop.
+    fn rest(&self, wait: Duration) {
+        let started = Instant::now();
+        while let Some(left) = wait.checked_sub(started.elapsed()) {
+            if !matches!(self.stop.wait(left.min(thread::beat().unwrap_or(MAX_BACKOFF))), Ok(false)) {
                 return;
             }
         }
@@ -88,16 +104,17 @@ impl Poller {
                 return Flow::Stop;
             }
             loop {
-                match on_disk.recv_timeout(ACCEPT_TICK) {
-                    Ok(()) => break,
-                    Err(crossbeam_channel::RecvTimeoutError::Timeout) => {
+                match thread::next(&on_disk, Some(Instant::now() + ACCEPT_TICK)) {
+                    Ok(Some(())) => break,
+                    Ok(None) => {
                         if matches!(self.stop.wait(Duration::ZERO), Ok(true)) {
                             return Flow::Stop;
                         }
                     }
                     // Not all of it could be stored: the cursor stays, and it comes again.
-                    Err(crossbeam_channel::RecvTimeoutError::Disconnected) => {
+                    Err(_) => {
                         self.inbound.rejected();
+                        self.polled = None;
                         return Flow::Continue;
                     }
                 }
@@ -171,11 +188,13 @@ mod tests {
             router,
             delivery: unbounded().0,
             stop: stop.clone(),
+            polled: None,
         };
         let thread = std::thread::spawn(move || poller.run());
         let store = open();
-        let take = |batches: &Receiver<router::Event>| match batches.recv().unwrap() {
-            router::Event::Batch { messages, accepted } => (messages, accepted),
+        let take = |batches: &Receiver<router::Event>| {
+            let router::Event::Batch { messages, accepted } = batches.recv().unwrap() else { panic!("a batch") };
+            (messages, accepted)
         };
 
         assert_eq!(asked.recv().unwrap(), None);

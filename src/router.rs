@@ -25,7 +25,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
+use crossbeam_channel::{Receiver, Sender};
 use nanoclaw_session::inbound::{Durability, InboundDb, Intake, is_transient};
 use nanoclaw_session::row::{NewMessageIn, Trigger};
 
@@ -33,8 +33,10 @@ use crate::channel::{ChatKind, InboundMessage, cli};
 use crate::delivery;
 use crate::home::Home;
 use crate::id::new_id;
+use crate::oneshot::{Barrier, Gate};
 use crate::store::{ContainerStatus, Decision, MessagingGroup, Session, StartReason, Store, Wiring};
 use crate::sweep;
+use crate::thread;
 use attachments::store_attachments;
 use command::HostCommand;
 use engage::Pattern;
@@ -57,6 +59,8 @@ const MAX_PARKED: usize = 64;
 pub enum Event {
     /// Messages from a poller, which waits for `accepted` before it moves its cursor.
     Batch { messages: Vec<InboundMessage>, accepted: Sender<()> },
+    /// Passed on once there is nothing to do.
+    Barrier(Barrier),
 }
 
 /// What the router works with.
@@ -108,24 +112,26 @@ impl Router {
     /// The thread's body: returns when all pollers are gone and nothing is parked.
     pub fn run(self, events: &Receiver<Event>) {
         let mut parked: Vec<Pending> = Vec::new();
+        let mut gate = Gate::default();
         loop {
-            let event = if parked.is_empty() {
-                events.recv().map_err(|_| RecvTimeoutError::Disconnected)
-            } else if parked.len() >= MAX_PARKED {
-                crossbeam_channel::after(PARKED_RETRY).recv().ok();
-                Err(RecvTimeoutError::Timeout)
-            } else {
-                events.recv_deadline(Instant::now() + PARKED_RETRY)
-            };
-            match event {
-                Ok(Event::Batch { messages, accepted }) => {
+            let retry = (!parked.is_empty()).then(|| Instant::now() + PARKED_RETRY);
+            // Pollers are held up by a queue that nobody empties.
+            let events = if parked.len() >= MAX_PARKED { &crossbeam_channel::never() } else { events };
+            match thread::next(events, retry) {
+                Ok(Some(Event::Batch { messages, accepted })) => {
+                    gate.worked();
                     parked.extend(self.place(messages, accepted));
                 }
-                Err(RecvTimeoutError::Timeout) => {}
+                Ok(Some(Event::Barrier(barrier))) => gate.hold(barrier),
+                Ok(None) => {}
                 // What is parked was not acknowledged: its platform brings it again.
-                Err(RecvTimeoutError::Disconnected) => return,
+                Err(_) => return,
             }
             parked = parked.into_iter().filter_map(|batch| self.write(batch)).collect();
+            if let (true, Some(barrier)) = (parked.is_empty(), gate.until().and_then(|_| gate.open())) {
+                // Gone means that the host stops.
+                let _ = self.sweep.send(sweep::Event::Barrier(barrier));
+            }
         }
     }
 

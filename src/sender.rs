@@ -5,6 +5,7 @@ use crossbeam_channel::{Receiver, Sender};
 
 use crate::channel::{Chat, Outbound, OutboundItem};
 use crate::delivery;
+use crate::thread;
 
 /// What a sender is given to do.
 #[derive(Debug)]
@@ -19,10 +20,11 @@ pub enum Task {
 
 /// The thread's body: returns when delivery is gone.
 pub fn run(mut outbound: Box<dyn Outbound>, tasks: &Receiver<Task>, delivery: &Sender<delivery::Event>) {
-    for task in tasks {
+    while let Ok(task) = thread::next(tasks, None) {
         match task {
-            Task::ShowTyping { chat, thread_id } => outbound.show_typing(&chat, thread_id.as_deref()),
-            Task::Send(item) => {
+            None => {}
+            Some(Task::ShowTyping { chat, thread_id }) => outbound.show_typing(&chat, thread_id.as_deref()),
+            Some(Task::Send(item)) => {
                 let outcome = outbound.send(&item);
                 if delivery.send(delivery::Event::Outcome { chat: item.chat, outcome }).is_err() {
                     return;

@@ -30,19 +30,21 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
+use crossbeam_channel::{Receiver, Sender};
 use jiff::{SignedDuration, Timestamp};
 use nanoclaw_session::alive::last_heartbeat;
 use nanoclaw_session::inbound::{Durability, InboundDb};
 use nanoclaw_session::layout::SessionDir;
+use nanoclaw_session::row::MessageIn;
 use nanoclaw_session::stamp::Stamp;
 
 use crate::config::Settings;
 use crate::container::docker::{Docker, DockerError, Inspected, Life, Started};
 use crate::delivery;
 use crate::home::Home;
+use crate::oneshot::{Barrier, Gate};
 use crate::store::{EndReason, Session, StartReason, Store};
-use crate::thread::spawn_worker;
+use crate::thread::{self, spawn_worker};
 use crate::time::Now;
 use crate::watch::Watcher;
 use clock::Clock;
@@ -99,6 +101,10 @@ pub enum Event {
     Locked { session_id: String },
     /// The engine was asked whether a container lives.
     Asked { run_id: String, life: Option<Life> },
+    /// Passed on once there is nothing to do.
+    Barrier(Barrier),
+    /// What the next containers are started with.
+    Settings(Arc<Settings>),
     /// The containers of this install, or why they are not known.
     Found(Result<Vec<Inspected>, DockerError>),
     /// Last event: leave containers running, or stop them first.
@@ -113,6 +119,15 @@ pub enum OnStop {
     StopContainers {
         until: Instant,
     },
+}
+
+/// Which containers of an earlier life are looked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Leftovers {
+    /// All of this install.
+    All,
+    /// None, when the store knows of none: that costs no question to the engine.
+    Recorded,
 }
 
 /// How a container ended, as far as the engine could say.
@@ -133,6 +148,7 @@ pub struct Sweep {
     pub home: Arc<Home>,
     pub settings: Arc<Settings>,
     pub docker: Docker,
+    pub leftovers: Leftovers,
     pub watcher: Watcher,
     pub clock: Clock,
     pub delivery: Sender<delivery::Event>,
@@ -204,6 +220,7 @@ struct Actor {
     visited: HashMap<String, Stamp>,
     /// Runs the engine was asked about and has not answered for.
     asking: HashSet<String>,
+    gate: Gate,
 }
 
 impl Sweep {
@@ -225,13 +242,10 @@ impl Sweep {
             next_ask: now + ASK_ENGINE,
             visited: HashMap::new(),
             asking: HashSet::new(),
+            gate: Gate::default(),
         };
         loop {
-            let event = match events.recv_deadline(actor.deadline()) {
-                Ok(event) => Some(event),
-                Err(RecvTimeoutError::Timeout) => None,
-                Err(RecvTimeoutError::Disconnected) => return,
-            };
+            let Ok(event) = thread::next(events, Some(actor.deadline())) else { return };
             if let Some(Event::Stop(on_stop)) = event {
                 return actor.stop(on_stop, events);
             }
@@ -243,15 +257,50 @@ impl Sweep {
 impl Actor {
     fn step(&mut self, event: Option<Event>) {
         self.wall = self.parts.clock.wall(Now::read(), clock::is_synchronised);
-        if let Some(event) = event {
-            if let Err(e) = self.handle(event) {
-                log::error!("The sweep could not finish a step error={e:#}");
+        match event {
+            Some(Event::Barrier(barrier)) => self.gate.hold(barrier),
+            Some(event) => {
+                self.gate.worked();
+                if let Err(e) = self.handle(event) {
+                    log::error!("The sweep could not finish a step error={e:#}");
+                }
             }
+            None => {}
         }
         if let Err(e) = self.on_time() {
             log::error!("The sweep could not finish its pass error={e:#}");
         }
         self.pump();
+        if self.gate.until().is_some_and(|until| self.is_quiet(until)) {
+            if let Some(barrier) = self.gate.open() {
+                // Gone means that the host stops.
+                let _ = self.parts.delivery.send(delivery::Event::Barrier(barrier));
+            }
+        }
+    }
+
+    /// Whether no session has, or gets before `until`, anything for a container to do. What is
+    /// planned for later than now is none of a cycle's business, but for what it failed to do.
+    fn is_quiet(&self, until: Instant) -> bool {
+        let wall = self.wall;
+        let end = wall + until.saturating_duration_since(Instant::now());
+        let has_work = |session_id: &str| {
+            // One that cannot be read now is not known to have none.
+            self.unfinished(session_id).map_or(true, |rows| decide::has_work(&rows, wall, end))
+        };
+        let mut due = match self.parts.store.due_sessions(end, MAX_DUE_PER_PASS) {
+            Ok(due) => due.into_iter(),
+            Err(_) => return false,
+        };
+        let held_back = |slot: Option<&Slot>| slot.and_then(|s| s.not_before).is_some_and(|at| at > until);
+        self.reconciled
+            && self.queue.iter().all(|w| held_back(self.slots.get(&w.session_id)))
+            && self.slots.iter().all(|(session_id, slot)| match slot.phase {
+                Phase::Stopped => true,
+                Phase::Starting(_) | Phase::Ending { .. } => false,
+                Phase::Running { .. } => !has_work(session_id),
+            })
+            && !due.any(|due| has_work(&due.session_id))
     }
 
     fn handle(&mut self, event: Event) -> Result<()> {
@@ -269,6 +318,10 @@ impl Actor {
                 Ok(())
             }
             Event::Found(result) => self.found(result),
+            Event::Settings(settings) => {
+                self.parts.settings = settings;
+                Ok(())
+            }
             Event::Locked { session_id } => {
                 self.stop_container(&session_id, EndReason::Stuck);
                 Ok(())
@@ -294,7 +347,7 @@ impl Actor {
                 }
                 Ok(())
             }
-            Event::Stop(_) => Ok(()),
+            Event::Barrier(_) | Event::Stop(_) => Ok(()),
         }
     }
 
@@ -373,8 +426,7 @@ impl Actor {
         if !matches!(self.slot(session_id).phase, Phase::Stopped) {
             return Ok(());
         }
-        let session = self.parts.store.session(session_id)?;
-        match self.next_of(&session)? {
+        match self.next_of(session_id)? {
             Next::Start(reason) => self.enqueue(session_id, reason),
             Next::At(at) => {
                 self.parts.store.set_due(session_id, Some(at))?;
@@ -424,10 +476,8 @@ impl Actor {
             .map(|(session_id, _)| session_id.clone())
             .collect();
         for session_id in looks {
-            let (heartbeat, next) = match self.parts.store.session(&session_id) {
-                Ok(session) => (last_heartbeat(&self.dir_of(&session)), self.next_of(&session).ok()),
-                Err(_) => (None, None),
-            };
+            let heartbeat = self.heartbeat_of(&session_id);
+            let next = self.next_of(&session_id).ok();
             let Phase::Running { progress, .. } = &mut self.slot(&session_id).phase else { continue };
             progress.seen(heartbeat, now);
             match (progress.judge(now.instant), next) {
@@ -541,8 +591,16 @@ impl Actor {
         self.slots.iter().find(|(_, slot)| of_run(slot)).map(|(id, _)| id.clone())
     }
 
-    fn next_of(&self, session: &Session) -> Result<Next> {
-        Ok(decide::next(&self.open_inbound(session)?.unfinished()?, self.wall))
+    fn next_of(&self, session_id: &str) -> Result<Next> {
+        Ok(decide::next(&self.unfinished(session_id)?, self.wall))
+    }
+
+    fn unfinished(&self, session_id: &str) -> Result<Vec<MessageIn>> {
+        Ok(self.open_inbound(&self.parts.store.session(session_id)?)?.unfinished()?)
+    }
+
+    fn heartbeat_of(&self, session_id: &str) -> Option<Timestamp> {
+        last_heartbeat(&self.dir_of(&self.parts.store.session(session_id).ok()?))
     }
 
     fn dir_of(&self, session: &Session) -> SessionDir {

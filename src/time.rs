@@ -1,4 +1,4 @@
-//! The host's only clock. Everything else is given the time.
+//! The host's only clocks. Everything else is given the time.
 
 use std::time::{Duration, Instant};
 
@@ -31,6 +31,12 @@ impl Now {
     pub fn instant_of(&self, at: Timestamp) -> Instant {
         self.instant.checked_add(self.until(at)).unwrap_or(self.instant)
     }
+}
+
+/// The clock behind [`std::time::Instant`], as the service manager wants it. microseconds
+pub fn monotonic_us() -> i64 {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    now.tv_sec * 1_000_000 + now.tv_nsec / 1_000
 }
 
 #[cfg(test)]

@@ -21,6 +21,7 @@ use rustix::io::Errno;
 
 use crate::delivery;
 use crate::sweep;
+use crate::thread;
 
 /// At least this long between two drains of one session's queue, on average.
 const DRAIN_INTERVAL: Duration = Duration::from_millis(20);
@@ -132,11 +133,9 @@ impl Body {
     fn run(mut self) -> io::Result<()> {
         let mut events = Vec::with_capacity(32);
         loop {
-            let timeout = self
-                .resting()
-                .map(|(_, until)| until)
-                .min()
-                .map(|at| timespec(at.saturating_duration_since(Instant::now())));
+            let rearm = self.resting().map(|(_, until)| until).min();
+            let rearm = rearm.map(|at| at.saturating_duration_since(Instant::now()));
+            let timeout = [rearm, thread::beat()].into_iter().flatten().min().map(timespec);
             events.clear();
             match epoll::wait(&self.epoll, rustix::buffer::spare_capacity(&mut events), timeout.as_ref()) {
                 Ok(_) | Err(Errno::INTR) => {}

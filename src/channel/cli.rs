@@ -23,6 +23,7 @@ use super::{
     Channel, Chat, ChatKind, Inbound, InboundFile, InboundMessage, Mention, Outbound, OutboundItem, Outcome, Payload,
     PollError, Polled, Ready, Stop, Threads, user_id,
 };
+use crate::watch::timespec;
 use clients::{ClientId, Clients};
 use wire::{FromClient, ToClient};
 
@@ -100,7 +101,8 @@ impl Inbound for CliInbound {
                 };
                 PollFd::new(&reader.stream, wanted)
             }));
-            match poll(&mut fds, None) {
+            match poll(&mut fds, stop.limit().map(timespec).as_ref()) {
+                Ok(0) => break,
                 Ok(_) | Err(rustix::io::Errno::INTR) => {}
                 Err(e) => return Err(transient(e.into())),
             }

@@ -1,25 +1,56 @@
-//! `nanoclaw run`: the daemon in the foreground, and the signals that reach it.
+//! `nanoclaw run` and `nanoclaw sweep`: the host in the foreground, for good or for one cycle, and
+//! the signals that reach it.
 
 use std::io::Write;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
-use crossbeam_channel::bounded;
+use crossbeam_channel::{Receiver, bounded};
+use log::LevelFilter;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
-use super::RunArgs;
+use super::{RunArgs, SweepArgs};
 use crate::config::Settings;
-use crate::daemon::{ContainersAtStop, Daemon, Signal};
+use crate::daemon::{ContainersAtStop, Daemon, Mode, Signal};
 use crate::home::{Home, LockError};
+use crate::oneshot::{self, Cycle};
 use crate::thread::spawn_worker;
 
 pub fn run(home: Home, args: &RunArgs) -> Result<ExitCode> {
-    home.create()?;
-    let settings = Settings::load(&home)?;
-    crate::log::start(settings.log, Some(&home.log_file()))
-        .with_context(|| format!("cannot write {}", home.log_file().display()))?;
+    let (settings, signals) = prepare(&home, LevelFilter::max())?;
+    let summary = format!("home={} provider={}", home.root().display(), settings.agents.provider);
+    let daemon = match Daemon::start(home, settings, Mode::Daemon) {
+        Ok(daemon) => daemon,
+        Err(e) => return held(e),
+    };
+    log::info!("Ready {summary} version={}", env!("CARGO_PKG_VERSION"));
+    let mut stdout = std::io::stdout();
+    if let Err(e) = writeln!(stdout, "ready {summary}").and_then(|()| stdout.flush()) {
+        log::warn!("Nobody reads our output error={e}");
+    }
+    let containers = if args.stop_containers { ContainersAtStop::Stop } else { ContainersAtStop::LeaveRunning };
+    daemon.run(&signals, containers)?;
+    Ok(ExitCode::SUCCESS)
+}
 
+pub fn sweep(home: Home, args: &SweepArgs) -> Result<ExitCode> {
+    // cron sends a mail for every word.
+    let (settings, signals) = prepare(&home, LevelFilter::Warn)?;
+    match oneshot::run(home, settings, &signals, Duration::from_secs(args.wait)) {
+        Ok(Cycle::Done) => Ok(ExitCode::SUCCESS),
+        Ok(Cycle::WorkLeft) => Ok(ExitCode::from(super::NO_ANSWER)),
+        Err(e) => held(e),
+    }
+}
+
+/// What both need: the home, its settings, a log with its copy on stderr up to `shown`, signals.
+fn prepare(home: &Home, shown: LevelFilter) -> Result<(Settings, Receiver<Signal>)> {
+    home.create()?;
+    let settings = Settings::load(home)?;
+    crate::log::start(settings.log, Some(&home.log_file()), shown)
+        .with_context(|| format!("cannot write {}", home.log_file().display()))?;
     let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP])?;
     let (told, tells) = bounded(4);
     spawn_worker("signals", move || {
@@ -37,22 +68,16 @@ pub fn run(home: Home, args: &RunArgs) -> Result<ExitCode> {
             }
         }
     })?;
+    Ok((settings, tells))
+}
 
-    let summary = format!("home={} provider={}", home.root().display(), settings.agents.provider);
-    let daemon = match Daemon::start(home, settings) {
-        Ok(daemon) => daemon,
-        Err(e) if e.downcast_ref::<LockError>().is_some_and(|e| matches!(e, LockError::Held { .. })) => {
+/// A home that somebody else holds has an exit code of its own.
+fn held(e: anyhow::Error) -> Result<ExitCode> {
+    match e.downcast_ref() {
+        Some(LockError::Held { .. }) => {
             eprintln!("error: {e:#}");
-            return Ok(ExitCode::from(super::HELD));
+            Ok(ExitCode::from(super::HELD))
         }
-        Err(e) => return Err(e),
-    };
-    log::info!("Ready {summary} version={}", env!("CARGO_PKG_VERSION"));
-    let mut stdout = std::io::stdout();
-    if let Err(e) = writeln!(stdout, "ready {summary}").and_then(|()| stdout.flush()) {
-        log::warn!("Nobody reads our output error={e}");
+        _ => Err(e),
     }
-    let containers = if args.stop_containers { ContainersAtStop::Stop } else { ContainersAtStop::LeaveRunning };
-    daemon.run(&tells, containers)?;
-    Ok(ExitCode::SUCCESS)
 }

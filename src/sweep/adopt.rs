@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 
 use super::fault::StartFault;
-use super::{Actor, Event, Exit, FIND_RETRY, MAX_FIND_RETRY, Phase, Run, Waiting};
+use super::{Actor, Event, Exit, FIND_RETRY, Leftovers, MAX_FIND_RETRY, Phase, Run, Waiting};
 use crate::container::docker::{Docker, DockerError, Inspected, Life, RUN_DEADLINE, Started, State};
 use crate::store::{ContainerRun, EndReason, RunEnd};
 use crate::thread::spawn_worker;
@@ -17,9 +17,12 @@ const AWAIT_STEP: Duration = Duration::from_secs(1);
 
 impl Actor {
     /// Asks the engine which containers of this install there are. Those nobody knows are removed.
-    pub(super) fn find_containers(&self) -> Result<()> {
-        let (docker, me, install) = (self.parts.docker.clone(), self.parts.me.clone(), self.parts.home.install_id());
+    pub(super) fn find_containers(&mut self) -> Result<()> {
         let open = self.parts.store.open_container_runs()?;
+        if open.is_empty() && self.parts.leftovers == Leftovers::Recorded {
+            return self.found(Ok(Vec::new()));
+        }
+        let (docker, me, install) = (self.parts.docker.clone(), self.parts.me.clone(), self.parts.home.install_id());
         let known: HashSet<String> = open.into_iter().map(|run| run.container_name).collect();
         spawn_worker("docker-list", move || {
             // The sweep is gone when the host stops; then nobody needs to know.
@@ -31,6 +34,7 @@ impl Actor {
     /// Nothing starts until the engine was asked again: a start may have come to something after all.
     pub(super) fn reconcile_again(&mut self) {
         self.reconciled = false;
+        self.parts.leftovers = Leftovers::All;
         self.find_again = Some(Instant::now() + self.find_wait);
     }
 

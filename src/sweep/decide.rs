@@ -107,6 +107,12 @@ pub fn next(unfinished: &[MessageIn], now: Timestamp) -> Next {
     }
 }
 
+/// Whether something is due, or is tried again before `until`.
+pub fn has_work(unfinished: &[MessageIn], now: Timestamp, until: Timestamp) -> bool {
+    let retried: Vec<MessageIn> = unfinished.iter().filter(|m| m.tries > 0).cloned().collect();
+    matches!(next(unfinished, now), Next::Start(_)) || matches!(next(&retried, until), Next::Start(_))
+}
+
 /// Judges what a container had claimed when it died. A row that waits for its retry already is
 /// not put off again, and none fails without having been tried.
 pub fn after_death(claims: &[String], unfinished: &[MessageIn], now: Timestamp) -> Vec<Verdict> {

@@ -4,7 +4,6 @@
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
-use nanoclaw_session::alive::last_heartbeat;
 use nanoclaw_session::watch::DirWatch;
 
 use super::decide::{self, Next, Room, Wait};
@@ -176,7 +175,7 @@ impl Actor {
 
     pub(super) fn started(&mut self, run_id: &str, result: Result<Started, StartProblem>) -> Result<()> {
         let Some(session_id) = self.session_of(run_id) else { return Ok(()) };
-        let heartbeat = self.parts.store.session(&session_id).ok().and_then(|s| last_heartbeat(&self.dir_of(&s)));
+        let heartbeat = self.heartbeat_of(&session_id);
         let slot = self.slot(&session_id);
         let run = match std::mem::replace(&mut slot.phase, Phase::Stopped) {
             Phase::Starting(run) => run,
@@ -253,10 +252,8 @@ impl Actor {
         }
         idle.sort();
         for (_, session_id) in idle {
-            let next =
-                self.parts.store.session(&session_id).map_err(anyhow::Error::from).and_then(|s| self.next_of(&s));
             // One whose file cannot be read just now is left alone.
-            if matches!(next, Ok(Next::At(_) | Next::Nothing)) {
+            if matches!(self.next_of(&session_id), Ok(Next::At(_) | Next::Nothing)) {
                 return self.stop_container(&session_id, EndReason::Evicted);
             }
         }

@@ -63,18 +63,7 @@ impl Place {
     /// Starts the daemon and waits until it is ready.
     pub fn start(&self, bin: &Path) -> Result<Host<'_>> {
         let started = Instant::now();
-        let mut child = Command::new(bin.join("nanoclaw"))
-            .arg("--home")
-            .arg(self.home.root())
-            .arg("run")
-            .env_clear()
-            .envs(INHERITED.iter().filter_map(|name| Some((name, std::env::var_os(name)?))))
-            .env("NANOCLAW_SHARED", concat!(env!("CARGO_MANIFEST_DIR"), "/container"))
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            // The log file has it all.
-            .stderr(Stdio::null())
-            .spawn()?;
+        let mut child = self.command(bin, "run").stdout(Stdio::piped()).spawn()?;
         let mut line = String::new();
         let mut stdout = BufReader::new(child.stdout.take().context("no stdout")?);
         stdout.read_line(&mut line)?;
@@ -82,6 +71,33 @@ impl Place {
         let host = Host { child, place: self, ready_after };
         ensure!(line.starts_with("ready"), "the host did not start; its log says:\n{}", host.log());
         Ok(host)
+    }
+
+    /// Runs one cycle to its end: how long it took, and its most memory in KiB.
+    pub fn cycle(&self, bin: &Path) -> Result<(Duration, i64)> {
+        let started = Instant::now();
+        let child = self.command(bin, "sweep").stdout(Stdio::null()).spawn()?;
+        let mut status = 0;
+        // SAFETY: both are plain data for the kernel to fill.
+        let (pid, usage) = unsafe {
+            let mut usage = std::mem::zeroed::<libc::rusage>();
+            (libc::wait4(child.id().try_into()?, &mut status, 0, &mut usage), usage)
+        };
+        let took = started.elapsed();
+        ensure!(pid > 0 && status == 0, "`nanoclaw sweep` failed: wait status {status}");
+        Ok((took, usage.ru_maxrss))
+    }
+
+    fn command(&self, bin: &Path, word: &str) -> Command {
+        let mut command = Command::new(bin.join("nanoclaw"));
+        command.arg("--home").arg(self.home.root()).arg(word).env_clear();
+        command
+            .envs(INHERITED.iter().filter_map(|name| Some((name, std::env::var_os(name)?))))
+            .env("NANOCLAW_SHARED", concat!(env!("CARGO_MANIFEST_DIR"), "/container"))
+            .stdin(Stdio::null())
+            // The log file has it all.
+            .stderr(Stdio::null());
+        command
     }
 
     /// Ids of this home's containers.

@@ -1,7 +1,8 @@
 //! From the start of the process to its line `ready`, with an empty store and with a full one,
-//! and what a full one costs later.
+//! what a full one costs later, and a cycle without a daemon.
 
 use std::fs;
+use std::ops::Range;
 use std::path::Path;
 use std::thread;
 use std::time::Duration;
@@ -24,6 +25,9 @@ const MAX_MS: f64 = 50.0;
 const MAX_FULL_MS: f64 = 150.0;
 const MAX_SWEEP_MS: f64 = 30.0;
 const SESSIONS: usize = 1_000;
+const SESSIONS_OF_CYCLE: usize = 100;
+const MAX_CYCLE_MS: f64 = 50.0;
+const MAX_CYCLE_MIB: f64 = 12.0;
 /// Once a minute the sweep looks at everything.
 const SWEEP_PASS: Duration = Duration::from_secs(60);
 /// Until what a start sets off has calmed down.
@@ -35,7 +39,9 @@ pub fn measure(report: &mut Report, bin: &Path, effort: Effort) -> Result<()> {
     // The first start migrates; it is not the one people wait for.
     drop(place.start(bin)?);
     starts(report, &place, bin, n, "start to ready", MAX_MS)?;
-    fill(&place)?;
+    fill(&place, 0..SESSIONS_OF_CYCLE)?;
+    cycles(report, &place, bin, n)?;
+    fill(&place, SESSIONS_OF_CYCLE..SESSIONS)?;
     starts(report, &place, bin, n, "start to ready, 1,000 sessions", MAX_FULL_MS)?;
     if effort == Effort::Full {
         sweep(report, &place, bin)?;
@@ -51,6 +57,21 @@ fn starts(report: &mut Report, place: &Place, bin: &Path, n: usize, name: &str, 
     }
     let note = format!("N={}, p50; longest {:.1} ms", samples.len(), samples.quantile_ms(1.0));
     report.at_most(name, samples.median_ms(), "ms", at_most, Weight::Informs, note);
+    Ok(())
+}
+
+/// `nanoclaw sweep` with nothing to do.
+fn cycles(report: &mut Report, place: &Place, bin: &Path, n: usize) -> Result<()> {
+    let (mut samples, mut most_kib) = (Samples::default(), 0);
+    for _ in 0..n {
+        let (took, kib) = place.cycle(bin)?;
+        samples.push(took);
+        most_kib = kib.max(most_kib);
+    }
+    let note = format!("N={}, p50; longest {:.1} ms", samples.len(), samples.quantile_ms(1.0));
+    report.at_most("empty cycle, 100 sessions", samples.median_ms(), "ms", MAX_CYCLE_MS, Weight::Informs, note);
+    let note = format!("resident, the most of {}", samples.len());
+    report.at_most("empty cycle: memory", most_kib as f64 / 1024.0, "MiB", MAX_CYCLE_MIB, Weight::Fails, note);
     Ok(())
 }
 
@@ -76,11 +97,11 @@ fn sweep(report: &mut Report, place: &Place, bin: &Path) -> Result<()> {
 }
 
 /// Sessions that had one message, each in its thread, and its answer.
-fn fill(place: &Place) -> Result<()> {
+fn fill(place: &Place, sessions: Range<usize>) -> Result<()> {
     let store = place.store()?;
     let chat = store.find_messaging_group(CHANNEL, LOCAL_CHAT)?.context("the terminal has no chat")?;
     let mut model: Option<SessionDir> = None;
-    for n in 0..SESSIONS {
+    for n in sessions {
         let (id, thread) = (format!("sess-bench-{n}"), format!("thread-{n}"));
         store.ensure_session(&Session::new(&id, MAIN, Some(&chat.id), Some(&thread), now()))?;
         let dir = place.home.session(MAIN, &id);

@@ -18,4 +18,6 @@ mod mounts;
 mod restart;
 mod round_trip;
 mod routing;
+mod service;
 mod session_rules;
+mod sweep;

@@ -11,7 +11,7 @@ use crate::support::docker::{IMAGE, attempt, docker, labelled};
 use crate::support::wait::{pass, wait_for};
 use crate::support::{Host, Random, process, sqlite, texts};
 
-fn with_model(api: &MessagesApi) -> Host {
+pub fn with_model(api: &MessagesApi) -> Host {
     let mut host = Host::new();
     host.set("ANTHROPIC_API_KEY", "sk-test");
     host.set("ANTHROPIC_BASE_URL", api.address());
