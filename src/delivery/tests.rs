@@ -304,6 +304,24 @@ fn what_was_read_but_not_delivered_when_the_host_died_is_delivered_by_the_next()
 }
 
 #[test]
+fn a_start_opens_only_what_may_have_something_left() {
+    let mut w = World::new(1);
+    let settled = |w: &World| w.store.settled_sessions().unwrap().into_iter().map(|s| s.session_id).collect::<Vec<_>>();
+    w.says("telegram-0", "one", None);
+    assert_eq!(settled(&w), ["telegram-0"], "noted once it is delivered");
+    w.writes("telegram-0", "two", None);
+    w.restart();
+    assert_eq!(w.platform("telegram").seen.len(), 2, "a file that has changed is opened");
+    // A note that is wrong shows that the file of a settled session stays closed.
+    w.writes("telegram-0", "three", None);
+    let dir = w.home.session("telegram-0", "telegram-0");
+    let stamp = Stamp::take(&dir.outbound_db()).unwrap().word().unwrap();
+    w.store.put_settled_session(&Settled { session_id: "telegram-0".into(), stamp }).unwrap();
+    w.restart();
+    assert_eq!(w.platform("telegram").seen.len(), 2);
+}
+
+#[test]
 fn after_a_day_a_message_is_given_up_and_the_agent_is_told() {
     let mut w = World::new(1);
     w.platform("telegram").mood = Mood::Down;
