@@ -28,7 +28,8 @@ image: ## Build the agents' container image
 	@$(WITH_DOCKER) scripts/image.sh
 
 bench: build image ## Measure latency, memory and sizes against the targets
-	$(WITH_DOCKER) cargo bench --locked --bench bench
+	# In a folder of its own: what it measures must be what `make build` made, flags and all.
+	$(WITH_DOCKER) env NANOCLAW_BIN_DIR=$(abspath $(RELEASE)) cargo bench --locked --bench bench --target-dir $(RELEASE)/../bench
 
 lint: ## Check format, clippy and the shell scripts
 	cargo fmt --all --check
