@@ -228,7 +228,7 @@ impl Actor {
     }
 
     /// Writes what no outcome will take along: a session with something in flight waits for that,
-    /// so that a turn costs one commit and not two.
+    /// so that a turn costs one commit and not two. What could not be written waits no longer.
     pub(super) fn flush_idle(&mut self) {
         let now = self.now.instant;
         let busy: HashSet<&str> =
@@ -236,7 +236,7 @@ impl Actor {
         let idle: Vec<String> = self
             .books
             .iter()
-            .filter(|(id, b)| b.has_marks() && !busy.contains(id.as_str()) && b.flush_again.is_none_or(|at| at <= now))
+            .filter(|(id, b)| b.has_marks() && b.flush_again.map_or(!busy.contains(id.as_str()), |at| at <= now))
             .map(|(id, _)| id.clone())
             .collect();
         for session_id in idle {
