@@ -515,13 +515,17 @@ impl Actor {
             }
             let (docker, me) = (self.parts.docker.clone(), self.parts.me.clone());
             let (run_id, name, age) = (run.id.clone(), run.container_name.clone(), since.elapsed());
-            spawn_worker("docker-ask", move || {
+            let worker = spawn_worker("docker-ask", move || {
                 let life = docker.life(&name, age);
                 if let Err(e) = &life {
                     log::debug!("The engine was asked in vain container={name} error={e}");
                 }
                 let _ = me.send(Event::Asked { run_id, life: life.ok() });
-            })?;
+            });
+            if worker.is_err() {
+                self.asking.remove(&run.id);
+            }
+            worker?;
         }
         Ok(())
     }
@@ -551,8 +555,9 @@ impl Actor {
             for session_id in running {
                 self.stop_container(&session_id, EndReason::Stopped);
             }
+            let open = self.slots.values().filter(|s| !matches!(s.phase, Phase::Stopped)).count();
             // Those of an earlier life may not be known yet.
-            if self.live() == 0 && self.reconciled {
+            if open == 0 && self.reconciled {
                 return;
             }
             match events.recv_deadline(until) {
@@ -562,7 +567,7 @@ impl Actor {
                         log::error!("The sweep could not finish a step error={e:#}");
                     }
                 }
-                Err(_) => return log::warn!("Containers were still running at the end count={}", self.live()),
+                Err(_) => return log::warn!("Containers were still running at the end count={open}"),
             }
         }
     }

@@ -155,7 +155,13 @@ fn known_containers(docker: &Docker, install: &str, known: &HashSet<String>) -> 
         docker.list(install)?.into_iter().partition(|container| known.contains(&container.name));
     for container in leftover {
         log::info!("Removing a leftover container container={}", container.name);
-        docker.remove(&container.name)?;
+        match docker.remove(&container.name) {
+            // Only one that may live could make two of its session.
+            Err(e) if matches!(container.state, State::Exited { .. }) => {
+                log::warn!("A container could not be removed container={} error={e}", container.name);
+            }
+            removed => removed?,
+        }
     }
     Ok(known)
 }
