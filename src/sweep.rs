@@ -24,6 +24,8 @@ pub mod fault;
 mod progress;
 mod prune;
 mod start;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
@@ -226,9 +228,21 @@ struct Actor {
 impl Sweep {
     /// The thread's body: returns when told to stop.
     pub fn run(self, events: &Receiver<Event>) {
-        let now = Instant::now();
-        let mut actor = Actor {
-            parts: self,
+        let mut actor = Actor::new(self, Instant::now());
+        loop {
+            let Ok(event) = thread::next(events, Some(actor.deadline())) else { return };
+            if let Some(Event::Stop(on_stop)) = event {
+                return actor.stop(on_stop, events);
+            }
+            actor.step(event);
+        }
+    }
+}
+
+impl Actor {
+    fn new(parts: Sweep, now: Instant) -> Actor {
+        Actor {
+            parts,
             wall: crate::time::now(),
             slots: HashMap::new(),
             queue: VecDeque::new(),
@@ -243,18 +257,9 @@ impl Sweep {
             visited: HashMap::new(),
             asking: HashSet::new(),
             gate: Gate::default(),
-        };
-        loop {
-            let Ok(event) = thread::next(events, Some(actor.deadline())) else { return };
-            if let Some(Event::Stop(on_stop)) = event {
-                return actor.stop(on_stop, events);
-            }
-            actor.step(event);
         }
     }
-}
 
-impl Actor {
     fn step(&mut self, event: Option<Event>) {
         self.wall = self.parts.clock.wall(Now::read(), clock::is_synchronised);
         match event {

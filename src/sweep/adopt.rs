@@ -150,7 +150,11 @@ impl Actor {
 }
 
 /// Lists the containers of this install and removes those that are not `known`. Worker thread.
-fn known_containers(docker: &Docker, install: &str, known: &HashSet<String>) -> Result<Vec<Inspected>, DockerError> {
+pub(super) fn known_containers(
+    docker: &Docker,
+    install: &str,
+    known: &HashSet<String>,
+) -> Result<Vec<Inspected>, DockerError> {
     let (known, leftover): (Vec<_>, Vec<_>) =
         docker.list(install)?.into_iter().partition(|container| known.contains(&container.name));
     for container in leftover {

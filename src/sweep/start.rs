@@ -184,14 +184,14 @@ impl Actor {
         let Some(session_id) = self.session_of(run_id) else { return Ok(()) };
         let heartbeat = self.heartbeat_of(&session_id);
         let slot = self.slot(&session_id);
-        let run = match std::mem::replace(&mut slot.phase, Phase::Stopped) {
+        let mut run = match std::mem::replace(&mut slot.phase, Phase::Stopped) {
             Phase::Starting(run) => run,
             other => {
                 slot.phase = other;
                 return Ok(());
             }
         };
-        let (name, ended_by_us) = (run.container_name.clone(), run.ended_by_us);
+        let (name, ended_by_us) = (run.container_name.clone(), run.ended_by_us.take());
         match result {
             Ok(Started { container_id, life }) => {
                 let proof = if matches!(life, Life::Pidfd(_)) { Proof::Pidfd } else { Proof::AskEngine };
@@ -270,6 +270,7 @@ impl Actor {
     /// Asks a container to end; its death is heard of like any other.
     pub(super) fn stop_container(&mut self, session_id: &str, reason: EndReason) {
         let run = match &mut self.slot(session_id).phase {
+            Phase::Running { run, .. } if run.ended_by_us.is_some() => return,
             Phase::Running { run, .. } => run,
             // It may work already while the engine's program still returns: it is asked then.
             Phase::Starting(run) => return run.ended_by_us = Some(reason),
