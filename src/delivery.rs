@@ -292,7 +292,7 @@ impl Actor {
         consider(self.typing.next_due());
         for books in self.books.values() {
             consider(books.look_again);
-            consider(books.flush_again);
+            consider(books.flush_again.filter(|_| books.has_marks()));
             consider((books.life == Life::Live).then_some(self.next_poll));
         }
         next

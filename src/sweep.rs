@@ -73,7 +73,7 @@ const START_GRACE: Duration = Duration::from_secs(2);
 const TELL_WAITING: Duration = Duration::from_secs(30);
 /// How often the memory that is left is looked at while somebody waits for it.
 const MEMORY_AGAIN: Duration = Duration::from_secs(5);
-/// How often what nobody needs any more is looked for outside of sessions.
+/// How often what nobody needs any more is looked for outside of sessions; the first time at the start.
 const PRUNE_EVERY: Duration = Duration::from_secs(6 * 3600);
 /// Due sessions that are looked at in one pass.
 const MAX_DUE_PER_PASS: u32 = 100;
@@ -252,7 +252,7 @@ impl Actor {
             find_wait: FIND_RETRY,
             next_due: None,
             next_safety_pass: now,
-            next_prune: now + PRUNE_EVERY,
+            next_prune: now,
             next_ask: now + ASK_ENGINE,
             visited: HashMap::new(),
             asking: HashSet::new(),

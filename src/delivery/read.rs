@@ -117,8 +117,10 @@ impl Actor {
             Ok(Flushed::OutcomesOnly) => {}
             Err(e) => {
                 // The sweep would start a successor for what is done: it must wait for this.
-                log::warn!("Outcomes wait to be written session={session_id} error={e}");
-                books.look_failed(true, now);
+                if books.flush_failed(now) == 3 {
+                    log::warn!("The end of a container waits to be written session={session_id} error={e}");
+                }
+                books.look_again = books.flush_again;
                 return;
             }
         }

@@ -467,3 +467,25 @@ fn a_message_of_the_host_that_is_gone_is_done_with() {
     w.step(None);
     assert!(w.actor.host_marks.is_empty(), "there is nothing to record, now or later");
 }
+
+#[test]
+fn last_words_that_cannot_be_written_are_tried_ever_later_and_the_sweep_waits() {
+    let mut w = World::new(1);
+    let drained = |w: &World| w.sweep.try_iter().filter(|e| matches!(e, sweep::Event::Drained { .. })).count();
+    let start = w.now.instant;
+    let mut lock = w.inbound("telegram-0");
+    lock.write(|_| {
+        w.step(Some(Event::Dead { session_id: "telegram-0".into(), run_id: "r".into() }));
+        for _ in 0..6 {
+            w.now = w.now + w.actor.deadline().duration_since(w.now.instant);
+            w.step(None);
+        }
+        assert_eq!(drained(&w), 0);
+        Ok(())
+    })
+    .unwrap();
+    let passed = w.now.instant.duration_since(start);
+    assert!(passed > Duration::from_secs(1), "seven tries in {passed:?} are a loop");
+    w.pass(Duration::from_secs(10));
+    assert_eq!(drained(&w), 1);
+}

@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use crossbeam_channel::unbounded;
 
 use super::*;
-use crate::store::AgentGroup;
+use crate::store::{AgentGroup, HostMessage};
 use crate::watch::watcher;
 
 struct World {
@@ -31,8 +31,12 @@ impl World {
         let (delivery, kept) = unbounded();
         let (me, events) = unbounded();
         let (watcher, _body) = watcher(delivery.clone(), me.clone()).unwrap();
+        let store = Store::open(&home.store(), crate::time::now()).unwrap();
+        let long_ago = crate::time::now() - prune::KEPT * 2;
+        store.enqueue_host_message(&HostMessage::new("old", "cli", "local", "".into(), long_ago)).unwrap();
+        store.mark_host_delivered("old", None).unwrap();
         let parts = Sweep {
-            store: Store::open(&home.store(), crate::time::now()).unwrap(),
+            store,
             home,
             settings: Arc::new(settings),
             docker: Docker::new(program.to_str().unwrap()),
@@ -159,4 +163,10 @@ fn one_that_was_stuck_before_it_took_anything_is_no_loop() {
         w.actor.step(Some(Event::Drained { run_id: "run-s".into(), claims: Vec::new() }));
     }
     assert!(w.actor.slot("s").not_before.is_some());
+}
+
+#[test]
+fn a_host_that_never_runs_for_long_forgets_old_things_too() {
+    let w = World::new("exit 1");
+    assert_eq!(w.actor.parts.store.find_host_message("old").unwrap(), None);
 }
