@@ -42,7 +42,7 @@ impl World {
             docker: Docker::new(program.to_str().unwrap()),
             leftovers: Leftovers::Recorded,
             watcher,
-            clock: Clock::new(None, Now::read()),
+            clock: Clock::new(None, Now::read(), Duration::MAX, || true),
             delivery,
             me,
         };
