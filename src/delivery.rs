@@ -30,6 +30,7 @@ use crossbeam_channel::{Receiver, Sender, TrySendError};
 use jiff::Timestamp;
 use nanoclaw_session::inbound::{Durability, InboundDb};
 use nanoclaw_session::row::{InStatus, MessageOut};
+use nanoclaw_session::stamp::Stamp;
 
 use crate::channel::{Chat, Outcome, TurnResult};
 use crate::home::Home;
@@ -127,6 +128,8 @@ struct Actor {
     typing: Typing,
     /// Rows with a `deliver_after` that has not come.
     later: Vec<(Timestamp, String, FoundRow)>,
+    /// The stamps of the sessions in which nothing is left to do.
+    settled: HashMap<String, String>,
     /// Host messages that are queued.
     host_queued: HashSet<String>,
     /// Told to the sweep as soon as it has room.
@@ -166,6 +169,7 @@ impl Actor {
             conversations: Conversations::default(),
             typing: Typing::default(),
             later: Vec::new(),
+            settled: HashMap::new(),
             host_queued: HashSet::new(),
             for_sweep: VecDeque::new(),
             next_poll: now.instant + FALLBACK_POLL,
@@ -179,10 +183,18 @@ impl Actor {
 
     /// What an earlier life left undelivered.
     fn take_up(&mut self) {
+        match self.parts.store.settled_sessions() {
+            Ok(settled) => self.settled = settled.into_iter().map(|s| (s.session_id, s.stamp)).collect(),
+            Err(e) => log::warn!("Every session is looked at error={e}"),
+        }
         match self.parts.store.active_sessions() {
             Ok(sessions) => {
                 for session in sessions {
-                    self.look(&session.id);
+                    let dir = self.parts.home.session(&session.agent_group_id, &session.id);
+                    let stamp = Stamp::take(&dir.outbound_db()).ok().and_then(|stamp| stamp.word());
+                    if stamp.is_none() || stamp.as_ref() != self.settled.get(&session.id) {
+                        self.look(&session.id);
+                    }
                 }
             }
             Err(e) => log::error!("Sessions could not be read error={e}"),

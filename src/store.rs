@@ -57,6 +57,7 @@ pub use legacy::LegacyDb;
 pub use people::{Member, PAIRING_VALID_MINUTES, PairingCode, Redeemed, Role, RoleGrant, User, UserDm};
 pub use records::{Decision, DroppedSender, MAX_DROPPED_CHATS};
 pub use runs::{ContainerRun, EndReason, GatewayToken, RunEnd, StartReason};
+pub(crate) use sessions::Settled;
 pub use sessions::{ContainerStatus, Session, SessionStatus};
 pub use table::Row;
 pub use waiting::{Approval, ChannelApproval, Question, SenderApproval};

@@ -39,6 +39,12 @@ impl Stamp {
         Ok(stamp)
     }
 
+    /// The stamp in one word, to be compared with a later one; `None` while a journal is there.
+    pub fn word(&self) -> Option<String> {
+        let Stamp { file, modified, changed, has_journal } = self;
+        (!has_journal).then(|| format!("{file:?}{modified:?}{changed:?}").replace(' ', ""))
+    }
+
     /// False when another look is due even if the next stamp is the same: the file is younger
     /// than two seconds, or a journal is there.
     pub fn is_settled(&self, now: Timestamp) -> bool {

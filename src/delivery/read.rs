@@ -11,7 +11,7 @@ use super::queue::Job;
 use super::session::{Books, Finished, Flushed, Found, FoundRow, Life, LookError};
 use super::{Actor, STORE_RETRY, Source};
 use crate::channel::{Chat, TurnResult};
-use crate::store::StoreError;
+use crate::store::{Settled, StoreError};
 use crate::sweep;
 use crate::time::Now;
 
@@ -247,6 +247,21 @@ impl Actor {
     }
 
     pub(super) fn close_quiet_books(&mut self) {
+        let quiet = |(id, books): (&String, &Books)| {
+            let stamp = books.settled().filter(|_| books.is_quiet())?;
+            Some(Settled { session_id: id.clone(), stamp })
+        };
+        let mut settled: Vec<Settled> = self.books.iter().filter_map(quiet).collect();
         self.books.retain(|_, books| !books.is_quiet());
+        settled.retain(|new| self.settled.get(&new.session_id) != Some(&new.stamp));
+        if settled.is_empty() {
+            return;
+        }
+        let store = &self.parts.store;
+        match store.transaction(|| settled.iter().try_for_each(|new| store.put_settled_session(new))) {
+            Ok(()) => self.settled.extend(settled.into_iter().map(|new| (new.session_id, new.stamp))),
+            // The next start opens these files in vain.
+            Err(e) => log::debug!("Quiet sessions were not noted error={e}"),
+        }
     }
 }

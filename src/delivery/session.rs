@@ -41,6 +41,8 @@ pub struct Books {
     open: BTreeMap<i64, OpenRow>,
     marks: Marks,
     stamp: Option<Stamp>,
+    /// What the file was like before the last look at it.
+    looked: Option<Stamp>,
     /// When to look again after a look that could not be finished.
     pub look_again: Option<Instant>,
     faults: u32,
@@ -141,6 +143,7 @@ impl Books {
             open: BTreeMap::new(),
             marks: Marks::default(),
             stamp: None,
+            looked: None,
             look_again: None,
             faults: 0,
             flush_faults: 0,
@@ -179,6 +182,7 @@ impl Books {
     /// # Errors
     /// [`LookError`]; nothing was taken, look again.
     pub fn look(&mut self, db: &UntrustedDb) -> Result<Found, LookError> {
+        self.looked = Stamp::take(&self.dir.outbound_db()).ok();
         let inbound = InboundDb::open(&self.dir, Durability::Normal)?;
         let unfinished = inbound.unfinished_ids()?;
         let (cursor, attempts) = match self.read_to {
@@ -367,6 +371,11 @@ impl Books {
 
     pub fn faults(&self) -> u32 {
         self.faults
+    }
+
+    /// The stamp under which nothing is left to do, once these books are quiet.
+    pub fn settled(&self) -> Option<String> {
+        self.looked.as_ref().filter(|_| self.faults == 0)?.word()
     }
 
     /// Whether nothing keeps these books open.

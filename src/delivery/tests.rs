@@ -23,6 +23,8 @@ enum Mood {
     /// Takes nothing for so long after each message of a chat.
     Limits(Duration),
     Refuses(&'static str),
+    /// Answers so many times, then never again.
+    Answers(u32),
 }
 
 /// An in-process platform behind the trait every channel has.
@@ -41,7 +43,7 @@ impl Outbound for Platform {
         self.asked += 1;
         let chat = item.chat.platform_id.clone();
         match self.mood {
-            Mood::Up => {}
+            Mood::Up | Mood::Answers(_) => {}
             Mood::Down => return Outcome::Retry { after: None, why: "no route to host".into() },
             Mood::Refuses(why) => return Outcome::Permanent { why: why.into() },
             Mood::Limits(pause) => {
@@ -147,6 +149,12 @@ impl World {
 
     /// An agent writes something; delivery is nudged.
     fn says(&mut self, session: &str, text: &str, in_reply_to: Option<&str>) -> String {
+        let id = self.writes(session, text, in_reply_to);
+        self.step(Some(Event::Changed { session_id: session.into() }));
+        id
+    }
+
+    fn writes(&mut self, session: &str, text: &str, in_reply_to: Option<&str>) -> String {
         self.written += 1;
         let id = format!("out-{}", self.written);
         let row = NewMessageOut {
@@ -159,7 +167,6 @@ impl World {
         };
         let dir = self.home.session(session, session);
         OutboundDb::open(&dir).unwrap().write(|tx| tx.insert(&row, 0, self.now.wall)).unwrap();
-        self.step(Some(Event::Changed { session_id: session.into() }));
         id
     }
 
@@ -173,6 +180,7 @@ impl World {
                 for task in tasks.try_iter() {
                     match task {
                         Task::ShowTyping { chat, thread_id } => platform.show_typing(&chat, thread_id.as_deref()),
+                        Task::Send(_) if matches!(platform.mood, Mood::Answers(n) if platform.asked == n) => {}
                         Task::Send(item) => {
                             let outcome = platform.send(&item);
                             answers.push(Event::Outcome { chat: item.chat, outcome });
@@ -201,6 +209,19 @@ impl World {
             }
             self.now = self.now + wait.max(Duration::from_millis(1));
         }
+    }
+
+    /// A host that was killed and started again: all that is left is on disk.
+    fn restart(&mut self) {
+        let parts = Delivery {
+            store: Store::open(&self.home.store(), self.now.wall).unwrap(),
+            home: Arc::clone(&self.home),
+            sweep: unbounded().0,
+            senders: self.actor.parts.senders.clone(),
+        };
+        self.actor = Actor::new(parts, self.now);
+        self.actor.take_up();
+        self.step(None);
     }
 
     fn inbound(&self, session: &str) -> InboundDb {
@@ -253,15 +274,7 @@ fn waiting_survives_a_restart_and_so_do_the_attempts() {
     let attempts = |w: &World| w.inbound("telegram-0").attempts().unwrap();
     let before = attempts(&w);
     assert!(before.len() == 1 && before[0].attempts >= 5 && before[0].message_out_id == id, "{before:?}");
-    // A host that was killed: all that is left is on disk.
-    let parts = Delivery {
-        store: Store::open(&w.home.store(), w.now.wall).unwrap(),
-        home: Arc::clone(&w.home),
-        sweep: unbounded().0,
-        senders: w.actor.parts.senders.clone(),
-    };
-    w.actor = Actor::new(parts, w.now);
-    w.actor.take_up();
+    w.restart();
     w.pass(HOUR);
     assert!(attempts(&w)[0].attempts > before[0].attempts, "it goes on counting");
     w.platform("telegram").mood = Mood::Up;
@@ -269,6 +282,43 @@ fn waiting_survives_a_restart_and_so_do_the_attempts() {
     assert_eq!(w.platform("telegram").seen, [("telegram-0".to_owned(), "hello".to_owned())]);
     assert_eq!(attempts(&w), []);
     assert_eq!(w.inbound("telegram-0").delivered(&id).unwrap().unwrap().status, DeliveryStatus::Delivered);
+}
+
+/// The durable cursor may not run ahead of what is known to be delivered.
+#[test]
+fn what_was_read_but_not_delivered_when_the_host_died_is_delivered_by_the_next() {
+    let mut w = World::new(1);
+    w.platform("telegram").mood = Mood::Answers(80);
+    let rows: Vec<String> = (0..100).map(|n| n.to_string()).collect();
+    for text in &rows {
+        w.writes("telegram-0", text, None);
+    }
+    w.step(Some(Event::Changed { session_id: "telegram-0".into() }));
+    assert_eq!(w.platform("telegram").seen.len(), 80);
+    assert!(w.inbound("telegram-0").delivery_cursor().unwrap() > 0, "the cursor has moved");
+    w.platform("telegram").mood = Mood::Up;
+    w.restart();
+    w.pass(HOUR);
+    let texts: Vec<String> = w.platform("telegram").seen.iter().map(|(_, text)| text.clone()).collect();
+    assert_eq!(texts, rows);
+}
+
+#[test]
+fn a_start_opens_only_what_may_have_something_left() {
+    let mut w = World::new(1);
+    let settled = |w: &World| w.store.settled_sessions().unwrap().into_iter().map(|s| s.session_id).collect::<Vec<_>>();
+    w.says("telegram-0", "one", None);
+    assert_eq!(settled(&w), ["telegram-0"], "noted once it is delivered");
+    w.writes("telegram-0", "two", None);
+    w.restart();
+    assert_eq!(w.platform("telegram").seen.len(), 2, "a file that has changed is opened");
+    // A note that is wrong shows that the file of a settled session stays closed.
+    w.writes("telegram-0", "three", None);
+    let dir = w.home.session("telegram-0", "telegram-0");
+    let stamp = Stamp::take(&dir.outbound_db()).unwrap().word().unwrap();
+    w.store.put_settled_session(&Settled { session_id: "telegram-0".into(), stamp }).unwrap();
+    w.restart();
+    assert_eq!(w.platform("telegram").seen.len(), 2);
 }
 
 #[test]

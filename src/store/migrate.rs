@@ -18,6 +18,7 @@ pub const MIGRATIONS: &[Migration] = &[
     Migration { name: "entities", sql: include_str!("migrations/0001-entities.sql") },
     Migration { name: "host", sql: include_str!("migrations/0002-host.sql") },
     Migration { name: "pairing", sql: include_str!("migrations/0003-pairing.sql") },
+    Migration { name: "settled", sql: include_str!("migrations/0004-settled.sql") },
 ];
 
 table! {

@@ -73,7 +73,23 @@ impl Session {
     }
 }
 
+table! {
+    /// A session in whose outbound.db nothing is left to do, as long as the file's stamp is this.
+    pub struct Settled in "settled_sessions" as "settled session", key 1 {
+        session_id: String,
+        stamp: String,
+    }
+}
+
 impl Store {
+    pub(crate) fn settled_sessions(&self) -> Result<Vec<Settled>> {
+        self.all("", &[])
+    }
+
+    pub(crate) fn put_settled_session(&self, settled: &Settled) -> Result<()> {
+        self.put(settled)
+    }
+
     /// The active session with the group, chat and thread of `session`, or `session`, added.
     pub fn ensure_session(&self, session: &Session) -> Result<Ensured<Session>> {
         self.transaction(|| {

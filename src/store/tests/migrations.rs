@@ -125,7 +125,10 @@ fn a_database_of_a_newer_nanoclaw_is_refused_and_untouched() {
         .unwrap();
     for refused in [Store::open(&home.path(), noon()), Store::open_read_only(&home.path())] {
         let error = refused.unwrap_err();
-        assert!(matches!(error, StoreError::NewerSchema { found: 99, known: 3 }), "{error:?}");
+        assert!(
+            matches!(error, StoreError::NewerSchema { found: 99, known } if known == MIGRATIONS.len() as i64),
+            "{error:?}"
+        );
         assert!(error.to_string().contains("newer nanoclaw"));
     }
     assert_eq!(tables(&home.store), before);
@@ -159,5 +162,8 @@ fn an_older_database_is_not_opened_for_reading_only() {
     let folder = tempfile::tempdir().unwrap();
     drop(at_version(&folder, 1));
     let error = Store::open_read_only(&folder.path().join("1.db")).unwrap_err();
-    assert!(matches!(error, StoreError::OlderSchema { found: 1, known: 3 }), "{error:?}");
+    assert!(
+        matches!(error, StoreError::OlderSchema { found: 1, known } if known == MIGRATIONS.len() as i64),
+        "{error:?}"
+    );
 }
