@@ -42,7 +42,7 @@ use crate::sender;
 use crate::service::{Manager, State};
 use crate::setup;
 use crate::store::Store;
-use crate::sweep::clock::Clock;
+use crate::sweep::clock::{self, Clock};
 use crate::sweep::{self, Leftovers, OnStop, Sweep};
 use crate::thread::{Actor, spawn_actor};
 use crate::time::Now;
@@ -131,7 +131,8 @@ impl Daemon {
     /// What is wrong and what helps; nothing runs then.
     pub fn start(home: Home, settings: Settings, mode: Mode) -> Result<Daemon> {
         let lock = home.lock()?;
-        let clock = Clock::new(last_write(&home.store()), Now::read());
+        let clock =
+            Clock::new(last_write(&home.store()), Now::read(), crate::time::monotonic(), clock::is_synchronised);
         let now = crate::time::now();
         let open_store =
             || Store::open(&home.store(), now).with_context(|| format!("cannot open {}", home.store().display()));

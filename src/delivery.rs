@@ -295,7 +295,7 @@ impl Actor {
         let now = self.now.instant;
         let mut next = now + Duration::from_secs(3600);
         let mut consider = |at: Option<Instant>| next = at.map_or(next, |at| next.min(at));
-        consider(self.conversations.next_release());
+        consider(self.conversations.next_release(now));
         consider(self.trim_at);
         consider((!self.host_marks.is_empty()).then_some(self.host_marks_again));
         consider(self.postponed.iter().map(|(at, _)| *at).min());
@@ -304,7 +304,7 @@ impl Actor {
         consider(self.typing.next_due());
         for books in self.books.values() {
             consider(books.look_again);
-            consider(books.flush_again);
+            consider(books.flush_again.filter(|_| books.has_marks()));
             consider((books.life == Life::Live).then_some(self.next_poll));
         }
         next
@@ -382,6 +382,7 @@ impl Actor {
         }
         // What is not written now is sent again after the next start.
         while self.books.values().any(Books::has_marks) && Instant::now() < until {
+            self.now = Now::read();
             self.flush_idle();
             match self.books.values().filter_map(|b| b.flush_again).min() {
                 Some(at) => drop(crossbeam_channel::at(at.min(until)).recv()),

@@ -38,6 +38,5 @@ pub fn post(store: &Store, chat: &Chat, thread_id: Option<&str>, text: &str, rep
 /// # Errors
 /// The store's.
 pub fn tell_owner(store: &Store, text: &str, key: &str) -> Result<Inserted> {
-    let terminal = Chat { channel_type: CHANNEL.to_owned(), platform_id: LOCAL_CHAT.to_owned() };
-    post(store, &terminal, None, text, Repeat::OncePer(key))
+    post(store, &Chat::new(CHANNEL, LOCAL_CHAT), None, text, Repeat::OncePer(key))
 }

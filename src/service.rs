@@ -49,7 +49,7 @@ impl Manager {
         let Some(address) = &self.address else { return };
         let message = match state {
             State::Ready => "READY=1".to_owned(),
-            State::Reloading => format!("RELOADING=1\nMONOTONIC_USEC={}", crate::time::monotonic_us()),
+            State::Reloading => format!("RELOADING=1\nMONOTONIC_USEC={}", crate::time::monotonic().as_micros()),
             State::Stopping => "STOPPING=1".to_owned(),
             State::Alive => "WATCHDOG=1".to_owned(),
         };

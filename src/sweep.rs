@@ -24,6 +24,8 @@ pub mod fault;
 mod progress;
 mod prune;
 mod start;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
@@ -71,7 +73,7 @@ const START_GRACE: Duration = Duration::from_secs(2);
 const TELL_WAITING: Duration = Duration::from_secs(30);
 /// How often the memory that is left is looked at while somebody waits for it.
 const MEMORY_AGAIN: Duration = Duration::from_secs(5);
-/// How often what nobody needs any more is looked for outside of sessions.
+/// How often what nobody needs any more is looked for outside of sessions; the first time at the start.
 const PRUNE_EVERY: Duration = Duration::from_secs(6 * 3600);
 /// Due sessions that are looked at in one pass.
 const MAX_DUE_PER_PASS: u32 = 100;
@@ -226,24 +228,7 @@ struct Actor {
 impl Sweep {
     /// The thread's body: returns when told to stop.
     pub fn run(self, events: &Receiver<Event>) {
-        let now = Instant::now();
-        let mut actor = Actor {
-            parts: self,
-            wall: crate::time::now(),
-            slots: HashMap::new(),
-            queue: VecDeque::new(),
-            memory_again: None,
-            reconciled: false,
-            find_again: Some(now),
-            find_wait: FIND_RETRY,
-            next_due: None,
-            next_safety_pass: now,
-            next_prune: now + PRUNE_EVERY,
-            next_ask: now + ASK_ENGINE,
-            visited: HashMap::new(),
-            asking: HashSet::new(),
-            gate: Gate::default(),
-        };
+        let mut actor = Actor::new(self, Instant::now());
         loop {
             let Ok(event) = thread::next(events, Some(actor.deadline())) else { return };
             if let Some(Event::Stop(on_stop)) = event {
@@ -255,6 +240,26 @@ impl Sweep {
 }
 
 impl Actor {
+    fn new(parts: Sweep, now: Instant) -> Actor {
+        Actor {
+            parts,
+            wall: crate::time::now(),
+            slots: HashMap::new(),
+            queue: VecDeque::new(),
+            memory_again: None,
+            reconciled: false,
+            find_again: Some(now),
+            find_wait: FIND_RETRY,
+            next_due: None,
+            next_safety_pass: now,
+            next_prune: now,
+            next_ask: now + ASK_ENGINE,
+            visited: HashMap::new(),
+            asking: HashSet::new(),
+            gate: Gate::default(),
+        }
+    }
+
     fn step(&mut self, event: Option<Event>) {
         self.wall = self.parts.clock.wall(Now::read(), clock::is_synchronised);
         match event {
@@ -515,13 +520,17 @@ impl Actor {
             }
             let (docker, me) = (self.parts.docker.clone(), self.parts.me.clone());
             let (run_id, name, age) = (run.id.clone(), run.container_name.clone(), since.elapsed());
-            spawn_worker("docker-ask", move || {
+            let worker = spawn_worker("docker-ask", move || {
                 let life = docker.life(&name, age);
                 if let Err(e) = &life {
                     log::debug!("The engine was asked in vain container={name} error={e}");
                 }
                 let _ = me.send(Event::Asked { run_id, life: life.ok() });
-            })?;
+            });
+            if worker.is_err() {
+                self.asking.remove(&run.id);
+            }
+            worker?;
         }
         Ok(())
     }
@@ -551,8 +560,9 @@ impl Actor {
             for session_id in running {
                 self.stop_container(&session_id, EndReason::Stopped);
             }
+            let open = self.slots.values().filter(|s| !matches!(s.phase, Phase::Stopped)).count();
             // Those of an earlier life may not be known yet.
-            if self.live() == 0 && self.reconciled {
+            if open == 0 && self.reconciled {
                 return;
             }
             match events.recv_deadline(until) {
@@ -562,7 +572,7 @@ impl Actor {
                         log::error!("The sweep could not finish a step error={e:#}");
                     }
                 }
-                Err(_) => return log::warn!("Containers were still running at the end count={}", self.live()),
+                Err(_) => return log::warn!("Containers were still running at the end count={open}"),
             }
         }
     }

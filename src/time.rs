@@ -33,10 +33,10 @@ impl Now {
     }
 }
 
-/// The clock behind [`std::time::Instant`], as the service manager wants it. microseconds
-pub fn monotonic_us() -> i64 {
+/// The clock behind [`std::time::Instant`]: since the machine booted.
+pub fn monotonic() -> Duration {
     let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
-    now.tv_sec * 1_000_000 + now.tv_nsec / 1_000
+    Duration::try_from(now).unwrap_or_default()
 }
 
 #[cfg(test)]

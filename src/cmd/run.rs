@@ -52,13 +52,14 @@ fn prepare(home: &Home, shown: LevelFilter) -> Result<(Settings, Receiver<Signal
     crate::log::start(settings.log, Some(&home.log_file()), shown)
         .with_context(|| format!("cannot write {}", home.log_file().display()))?;
     let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP])?;
-    let (told, tells) = bounded(4);
+    let (told, tells) = bounded(2);
     spawn_worker("signals", move || {
         let mut stopping = false;
         for signal in signals.forever() {
             match signal {
-                // A full queue means that it was told already.
-                SIGHUP => told.try_send(Signal::Reload).unwrap_or_default(),
+                // What waits already will do, and there is always room left for the end.
+                SIGHUP if told.is_empty() => told.try_send(Signal::Reload).unwrap_or_default(),
+                SIGHUP => {}
                 // The first one drains, the second one does not wait.
                 _ if stopping => std::process::exit(128 + signal),
                 _ => {

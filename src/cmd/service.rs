@@ -66,7 +66,10 @@ impl Manager {
                 home.create()?;
             }
         }
-        for (name, text) in unit::files(&install, schedule) {
+        let files = unit::files(&install, schedule);
+        // The daemon and the timer would take the home from each other.
+        self.remove(&self.installed().filter(|name| files.iter().all(|(new, _)| new != name)).collect::<Vec<_>>())?;
+        for (name, text) in files {
             let path = self.folder.join(name);
             println!("write {}", path.display());
             if self.dry_run {
@@ -86,20 +89,25 @@ impl Manager {
 
     fn uninstall(&self) -> Result<()> {
         let there: Vec<&str> = self.installed().collect();
+        self.remove(&there)?;
+        match there.as_slice() {
+            [] => println!("Nothing is installed in {}", self.folder.display()),
+            _ => self.systemctl(&["daemon-reload"])?,
+        }
+        Ok(())
+    }
+
+    fn remove(&self, names: &[&str]) -> Result<()> {
         // A service without a section of its own for that is started by its timer.
-        for name in there.iter().filter(|name| **name != "nanoclaw-sweep.service") {
+        for name in names.iter().filter(|name| **name != "nanoclaw-sweep.service") {
             self.systemctl(&["disable", "--now", name])?;
         }
-        for name in &there {
+        for name in names {
             let path = self.folder.join(name);
             println!("remove {}", path.display());
             if !self.dry_run {
                 fs::remove_file(&path).with_context(|| format!("cannot remove {}", path.display()))?;
             }
-        }
-        match there.as_slice() {
-            [] => println!("Nothing is installed in {}", self.folder.display()),
-            _ => self.systemctl(&["daemon-reload"])?,
         }
         Ok(())
     }

@@ -193,8 +193,9 @@ impl<S: Clone> Conversations<S> {
         }
     }
 
-    /// When the next held head may go.
-    pub fn next_release(&self) -> Option<Instant> {
+    /// When the next held head may go. What could go by `now` and did not waits for an answer, and
+    /// that is an event.
+    pub fn next_release(&self, now: Instant) -> Option<Instant> {
         self.by_chat
             .iter()
             .filter(|(_, c)| c.in_flight.is_none() && !c.waiting.is_empty())
@@ -202,10 +203,11 @@ impl<S: Clone> Conversations<S> {
                 let circuit = self.failing.get(&chat.channel_type).and_then(|circuit| circuit.try_at);
                 match c.hold {
                     Hold::Until(at) | Hold::Failed(at) => Some(circuit.map_or(at, |circuit| circuit.max(at))),
-                    Hold::Free => circuit.filter(|_| !self.is_asked(&chat.channel_type)),
+                    Hold::Free => circuit,
                     Hold::Away => None,
                 }
             })
+            .filter(|at| *at > now)
             .min()
     }
 
@@ -285,7 +287,7 @@ mod tests {
         q.sent(&chat("a"));
         q.put_off(&chat("a"), now, Duration::from_secs(5));
         assert_eq!(q.sendable(now), [chat("b")]);
-        assert_eq!(q.next_release(), Some(now + Duration::from_secs(5)));
+        assert_eq!(q.next_release(now), Some(now + Duration::from_secs(5)));
         assert_eq!(q.sendable(now + Duration::from_secs(5)), [chat("a"), chat("b")]);
         assert_eq!(q.head(&chat("a")), Some(&Job { source: 1, attempts: 1 }));
     }
@@ -298,7 +300,7 @@ mod tests {
         q.sent(&chat("a"));
         q.away(&chat("a"));
         q.push(chat("a"), job(2), None);
-        assert!(q.sendable(now).is_empty() && q.next_release().is_none());
+        assert!(q.sendable(now).is_empty() && q.next_release(now).is_none());
         q.back("telegram");
         assert!(q.sendable(now).is_empty());
         q.back("cli");
@@ -343,6 +345,23 @@ mod tests {
         assert!(q.sendable(later).iter().all(|c| c.channel_type == "fine"), "and the others wait for its answer");
         q.channel_answered("dead");
         assert_eq!(q.sendable(later).len(), 10 + 9, "also those that had failed");
+    }
+
+    #[test]
+    fn a_wait_for_an_answer_is_no_deadline() {
+        let mut q = Conversations::default();
+        let now = Instant::now();
+        for n in 0..MAX_CHANNEL_FAILURES {
+            q.push(chat(&n.to_string()), job(n), None);
+            q.sent(&chat(&n.to_string()));
+            q.failed(&chat(&n.to_string()), now, FIRST_BACKOFF);
+            q.channel_failed("cli", now);
+        }
+        let later = now + MAX_BACKOFF;
+        assert_eq!(q.next_release(now), Some(now + FIRST_BACKOFF));
+        q.sent(&q.sendable(later)[0].clone());
+        assert!(q.sendable(later).is_empty(), "one asks for all");
+        assert_eq!(q.next_release(later), None, "a time that is over would be waited for in a loop");
     }
 
     #[test]

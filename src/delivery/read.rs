@@ -117,8 +117,10 @@ impl Actor {
             Ok(Flushed::OutcomesOnly) => {}
             Err(e) => {
                 // The sweep would start a successor for what is done: it must wait for this.
-                log::warn!("Outcomes wait to be written session={session_id} error={e}");
-                books.look_failed(true, now);
+                if books.flush_failed(now) == 3 {
+                    log::warn!("The end of a container waits to be written session={session_id} error={e}");
+                }
+                books.look_again = books.flush_again;
                 return;
             }
         }
@@ -228,7 +230,7 @@ impl Actor {
     }
 
     /// Writes what no outcome will take along: a session with something in flight waits for that,
-    /// so that a turn costs one commit and not two.
+    /// so that a turn costs one commit and not two. What could not be written waits no longer.
     pub(super) fn flush_idle(&mut self) {
         let now = self.now.instant;
         let busy: HashSet<&str> =
@@ -236,7 +238,7 @@ impl Actor {
         let idle: Vec<String> = self
             .books
             .iter()
-            .filter(|(id, b)| b.has_marks() && !busy.contains(id.as_str()) && b.flush_again.is_none_or(|at| at <= now))
+            .filter(|(id, b)| b.has_marks() && b.flush_again.map_or(!busy.contains(id.as_str()), |at| at <= now))
             .map(|(id, _)| id.clone())
             .collect();
         for session_id in idle {

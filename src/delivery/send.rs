@@ -15,7 +15,7 @@ use crate::channel::{Chat, OutboundItem, Outcome, Payload};
 use crate::id::new_id;
 use crate::notice;
 use crate::sender::Task;
-use crate::store::{HostMessage, Inserted};
+use crate::store::{HostMessage, Inserted, StoreError};
 use crate::time::Now;
 
 /// Host messages taken up at once.
@@ -80,7 +80,7 @@ impl Actor {
         }
     }
 
-    /// Hands the head of a conversation to its sender; true when the head is another one now.
+    /// Hands the head of a conversation to its sender; false when it has to wait for the sender.
     fn dispatch_one(&mut self, chat: &Chat) -> bool {
         let Some(job) = self.conversations.head(chat).cloned() else { return false };
         let item = match self.item(chat, &job.source) {
@@ -98,7 +98,7 @@ impl Actor {
                 self.conversations.sent(chat);
                 let why = format!("it could not be prepared: {e:#}");
                 self.outcome(chat, Outcome::Retry { after: Some(Duration::ZERO), why });
-                return false;
+                return true;
             }
         };
         match self.parts.senders.get(chat.channel_type.as_str()) {
@@ -110,7 +110,7 @@ impl Actor {
                 self.conversations.sent(chat);
                 let why = format!("no channel {:?} is set up", chat.channel_type);
                 self.outcome(chat, Outcome::Retry { after: Some(NO_CHANNEL_WAIT), why });
-                false
+                true
             }
             Some(sender) => match sender.try_send(Task::Send(item)) {
                 Ok(()) => {
@@ -123,7 +123,7 @@ impl Actor {
                     self.conversations.sent(chat);
                     let why = format!("the channel {} has stopped", chat.channel_type);
                     self.outcome(chat, Outcome::Retry { after: Some(NO_CHANNEL_WAIT), why });
-                    false
+                    true
                 }
             },
         }
@@ -304,7 +304,8 @@ impl Actor {
             Outcome::Retry { .. } | Outcome::Away => return,
         };
         match written {
-            Ok(()) => {
+            // One that is gone has no outcome to record.
+            Ok(()) | Err(StoreError::NotFound { .. }) => {
                 self.host_queued.remove(id);
                 if self.host_queued.is_empty() {
                     self.take_host_messages(); // there may be more than one look takes

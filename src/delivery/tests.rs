@@ -465,3 +465,77 @@ fn typing_is_shown_from_the_wake_to_the_end_and_is_never_in_the_way() {
     w.pass(HOUR);
     assert_eq!(w.platform("telegram").typing.len(), 3);
 }
+
+#[test]
+fn what_cannot_be_written_is_tried_again_while_something_is_in_flight_and_not_in_a_loop() {
+    let mut w = World::new(1);
+    let mut lock = w.inbound("telegram-0");
+    lock.write(|_| {
+        w.says("telegram-0", "sent, and not marked", None);
+        let _silent = w.platforms.remove("telegram").unwrap();
+        w.says("telegram-0", "in flight", None);
+        w.now = w.now + Duration::from_secs(10);
+        w.step(None);
+        assert!(w.actor.deadline() > w.now.instant, "a deadline that is over is waited for in a loop");
+        Ok(())
+    })
+    .unwrap();
+    w.now = w.now + Duration::from_secs(10);
+    w.step(None);
+    assert!(w.inbound("telegram-0").delivered("out-1").unwrap().is_some());
+}
+
+#[test]
+fn the_end_waits_for_what_could_not_be_written_yet() {
+    let mut w = World::new(1);
+    let (locked_tx, locked) = bounded(0);
+    let mut lock = w.inbound("telegram-0");
+    let holder = std::thread::spawn(move || {
+        lock.write(|_| {
+            locked_tx.send(()).unwrap();
+            // Until told, and then long enough for a first try to fail.
+            let _told = locked_tx.send(());
+            let _ = crossbeam_channel::after(Duration::from_millis(300)).recv();
+            Ok(())
+        })
+        .unwrap();
+    });
+    locked.recv().unwrap();
+    w.says("telegram-0", "hello", None);
+    locked.recv().unwrap();
+    let (_open, events) = bounded(0);
+    w.actor.stop(Instant::now() + Duration::from_secs(10), &events);
+    holder.join().unwrap();
+    assert!(w.inbound("telegram-0").delivered("out-1").unwrap().is_some(), "it would be sent again");
+}
+
+#[test]
+fn a_message_of_the_host_that_is_gone_is_done_with() {
+    let mut w = World::new(1);
+    let source = Source::Host { id: "gone".into() };
+    w.actor.conversations.push(Chat::new("telegram", "telegram-0"), Job { source, attempts: 0 }, None);
+    w.step(None);
+    assert!(w.actor.host_marks.is_empty(), "there is nothing to record, now or later");
+}
+
+#[test]
+fn last_words_that_cannot_be_written_are_tried_ever_later_and_the_sweep_waits() {
+    let mut w = World::new(1);
+    let drained = |w: &World| w.sweep.try_iter().filter(|e| matches!(e, sweep::Event::Drained { .. })).count();
+    let start = w.now.instant;
+    let mut lock = w.inbound("telegram-0");
+    lock.write(|_| {
+        w.step(Some(Event::Dead { session_id: "telegram-0".into(), run_id: "r".into() }));
+        for _ in 0..6 {
+            w.now = w.now + w.actor.deadline().duration_since(w.now.instant);
+            w.step(None);
+        }
+        assert_eq!(drained(&w), 0);
+        Ok(())
+    })
+    .unwrap();
+    let passed = w.now.instant.duration_since(start);
+    assert!(passed > Duration::from_secs(1), "seven tries in {passed:?} are a loop");
+    w.pass(Duration::from_secs(10));
+    assert_eq!(drained(&w), 1);
+}

@@ -12,7 +12,6 @@ use nanoclaw_session::row::OutKind;
 use serde_json::json;
 
 use super::judge::Why;
-use crate::channel::cli::{CHANNEL, LOCAL_CHAT};
 use crate::channel::{Chat, ChatKind, InboundMessage};
 use crate::id::new_id;
 use crate::notice::{self, Repeat};
@@ -97,7 +96,9 @@ impl<'a> Records<'a> {
     pub fn answer(&mut self, message: &InboundMessage, text: &str) -> Result<()> {
         let key = format!("answer:{}:{}", message.chat, message.id);
         let (chat, thread_id) = message.answer_to();
-        self.post(chat, thread_id, text, &key)
+        let inserted = notice::post(self.store, chat, thread_id, text, Repeat::OncePer(&key))?;
+        self.note(inserted);
+        Ok(())
     }
 
     /// Asks the channel for all further messages of a thread, once.
@@ -107,9 +108,8 @@ impl<'a> Records<'a> {
         message.kind = OutKind::System;
         message.thread_id = Some(thread_id.to_owned());
         message.dedup_key = Some(format!("subscribe:{chat}:{thread_id}"));
-        if self.store.enqueue_host_message(&message)? == Inserted::New {
-            self.posted = Posted::Something;
-        }
+        let inserted = self.store.enqueue_host_message(&message)?;
+        self.note(inserted);
         Ok(())
     }
 
@@ -170,14 +170,15 @@ impl<'a> Records<'a> {
     }
 
     fn tell_owner(&mut self, text: &str, key: &str) -> Result<()> {
-        self.post(&Chat::new(CHANNEL, LOCAL_CHAT), None, text, key)
+        let inserted = notice::tell_owner(self.store, text, key)?;
+        self.note(inserted);
+        Ok(())
     }
 
-    fn post(&mut self, chat: &Chat, thread_id: Option<&str>, text: &str, key: &str) -> Result<()> {
-        if notice::post(self.store, chat, thread_id, text, Repeat::OncePer(key))? == Inserted::New {
+    fn note(&mut self, inserted: Inserted) {
+        if inserted == Inserted::New {
             self.posted = Posted::Something;
         }
-        Ok(())
     }
 }
 

@@ -68,9 +68,9 @@ RestrictSUIDSGID=yes
 SystemCallArchitectures=native
 ";
 
+/// No ProtectClock: it also forbids to ask whether the clock is set (systemd issue 26413).
 const SYSTEM_LIMITS: &str = "ProtectSystem=strict
 PrivateTmp=yes
-ProtectClock=yes
 ProtectControlGroups=yes
 ProtectHostname=yes
 ProtectKernelLogs=yes
@@ -144,7 +144,7 @@ mod tests {
             "Type NotifyAccess WatchdogSec Restart RestartSec RestartSteps RestartMaxDelaySec RestartPreventExitStatus \
              ExecStart ExecReload SuccessExitStatus TimeoutStartSec TimeoutStopSec KillMode OOMPolicy MemoryHigh \
              MemoryMax User Environment ReadWritePaths NoNewPrivileges LockPersonality RestrictRealtime RestrictSUIDSGID \
-             SystemCallArchitectures ProtectSystem PrivateTmp ProtectClock ProtectControlGroups ProtectHostname \
+             SystemCallArchitectures ProtectSystem PrivateTmp ProtectControlGroups ProtectHostname \
              ProtectKernelLogs ProtectKernelModules ProtectKernelTunables RestrictNamespaces RestrictAddressFamilies",
         ),
         ("[Timer]", "OnCalendar AccuracySec"),
@@ -212,7 +212,6 @@ User=1000
 ReadWritePaths=\"/srv/my home/100%%\"
 ProtectSystem=strict
 PrivateTmp=yes
-ProtectClock=yes
 ProtectControlGroups=yes
 ProtectHostname=yes
 ProtectKernelLogs=yes

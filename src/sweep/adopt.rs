@@ -150,12 +150,22 @@ impl Actor {
 }
 
 /// Lists the containers of this install and removes those that are not `known`. Worker thread.
-fn known_containers(docker: &Docker, install: &str, known: &HashSet<String>) -> Result<Vec<Inspected>, DockerError> {
+pub(super) fn known_containers(
+    docker: &Docker,
+    install: &str,
+    known: &HashSet<String>,
+) -> Result<Vec<Inspected>, DockerError> {
     let (known, leftover): (Vec<_>, Vec<_>) =
         docker.list(install)?.into_iter().partition(|container| known.contains(&container.name));
     for container in leftover {
         log::info!("Removing a leftover container container={}", container.name);
-        docker.remove(&container.name)?;
+        match docker.remove(&container.name) {
+            // Only one that may live could make two of its session.
+            Err(e) if matches!(container.state, State::Exited { .. }) => {
+                log::warn!("A container could not be removed container={} error={e}", container.name);
+            }
+            removed => removed?,
+        }
     }
     Ok(known)
 }

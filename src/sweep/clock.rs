@@ -1,5 +1,6 @@
 //! The wall clock as the sweep believes it. A machine without a battery clock boots with any
 //! time; until the kernel says that it was set, what is scheduled does not fire by such a clock.
+//! On a machine that has run for a while, a home may simply not have been used for long.
 //!
 //! What needs no clock (a message that just came) is not held up.
 
@@ -28,9 +29,11 @@ struct Doubt {
 }
 
 impl Clock {
-    /// `last_known`: when the home was last written to, in an earlier life.
-    pub fn new(last_known: Option<Timestamp>, now: Now) -> Clock {
-        let doubtful = |last: &Timestamp| now.wall.duration_since(*last).abs() > PLAUSIBLE;
+    /// `last_known`: when the home was last written to, in an earlier life. `uptime`: since the boot.
+    pub fn new(last_known: Option<Timestamp>, now: Now, uptime: Duration, is_synchronised: fn() -> bool) -> Clock {
+        let doubtful = |last: &Timestamp| {
+            now.wall.duration_since(*last).abs() > PLAUSIBLE && uptime < MAX_DOUBT && !is_synchronised()
+        };
         let doubt = last_known.filter(doubtful).map(|last_known| Doubt { last_known, since: now.instant });
         if let Some(Doubt { last_known, .. }) = &doubt {
             log::warn!("The clock may be wrong: what is scheduled waits for it to be set last_known={last_known}");
@@ -64,6 +67,9 @@ pub fn is_synchronised() -> bool {
 mod tests {
     use super::*;
 
+    /// A machine that has just booted.
+    const BOOT: Duration = Duration::from_secs(5);
+
     fn now() -> Now {
         Now { instant: Instant::now(), wall: "2026-11-21T12:00:00Z".parse().unwrap() }
     }
@@ -75,15 +81,28 @@ mod tests {
     #[test]
     fn a_week_switched_off_is_no_reason_for_doubt() {
         for last_known in [None, Some(now().wall), Some(now().wall - days(29)), Some(now().wall + days(29))] {
-            assert_eq!(Clock::new(last_known, now()).wall(now(), || false), now().wall, "{last_known:?}");
+            assert_eq!(
+                Clock::new(last_known, now(), BOOT, || false).wall(now(), || false),
+                now().wall,
+                "{last_known:?}"
+            );
         }
+    }
+
+    #[test]
+    fn a_home_that_was_not_used_for_long_is_no_reason_on_a_machine_that_knows_the_time_or_runs_for_long() {
+        let t = now();
+        let long_ago = Some(t.wall - days(365));
+        assert!(Clock::new(long_ago, t, BOOT, || false).doubt.is_some());
+        assert!(Clock::new(long_ago, t, BOOT, || true).doubt.is_none());
+        assert!(Clock::new(long_ago, t, MAX_DOUBT, || false).doubt.is_none(), "each of cron's cycles is too short");
     }
 
     #[test]
     fn a_clock_that_jumped_by_ten_years_is_not_believed_until_it_is_set() {
         let t = now();
         for jump in [days(3650), days(-3650)] {
-            let mut clock = Clock::new(Some(t.wall - jump), t);
+            let mut clock = Clock::new(Some(t.wall - jump), t, BOOT, || false);
             let later = t + Duration::from_secs(60);
             assert_eq!(clock.wall(later, || false), t.wall - jump + Duration::from_secs(60));
             assert_eq!(clock.wall(later, || true), later.wall);
@@ -94,7 +113,7 @@ mod tests {
     #[test]
     fn a_machine_that_nobody_tells_the_time_goes_on_after_ten_minutes() {
         let t = now();
-        let mut clock = Clock::new(Some(t.wall - days(3650)), t);
+        let mut clock = Clock::new(Some(t.wall - days(3650)), t, BOOT, || false);
         let just_before = t + (MAX_DOUBT - Duration::from_secs(1));
         assert!(clock.wall(just_before, || false) < t.wall - days(3649));
         assert_eq!(clock.wall(t + MAX_DOUBT, || false), (t + MAX_DOUBT).wall);

@@ -86,7 +86,8 @@ impl Actor {
             }
         };
         let reason = end_reason(&run, exit);
-        if matches!(reason, EndReason::Crashed | EndReason::Oom | EndReason::Vanished) && claims.is_empty() {
+        let bad = matches!(reason, EndReason::Crashed | EndReason::Oom | EndReason::Vanished | EndReason::Stuck);
+        if bad && claims.is_empty() {
             slot.crashes += 1;
             // One death may be anything, such as a kill from outside; two in a row are a pattern.
             slot.not_before = (slot.crashes > 1).then(|| Instant::now() + decide::crash_backoff(slot.crashes - 1));
@@ -114,7 +115,10 @@ impl Actor {
             self.refresh_due()?;
             return Err(e).context(format!("session {session_id} is looked at again"));
         }
-        self.prune_session(session_id)?;
+        // A start that is next would find the file locked.
+        if !self.queue.iter().any(|w| w.session_id == session_id) {
+            self.prune_session(session_id)?;
+        }
         match crashes {
             0 => self.clear_faults(session_id, FaultKind::Crash),
             n if n >= fault::CRASHES_BEFORE_NOTICE => self.tell_waiting(session_id, &StartFault::Crashing(reason)),

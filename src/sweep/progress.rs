@@ -49,13 +49,14 @@ pub enum Verdict {
 
 impl Progress {
     /// A container that has just started, or was found running; with the heartbeat that is there.
+    /// What it was started for waits until it says that it has taken it.
     pub fn new(now: Now, heartbeat: Option<Timestamp>) -> Progress {
         Progress {
             last: now.instant,
             heartbeat,
             looked: now,
             claims: BTreeMap::new(),
-            waiting_since: None,
+            waiting_since: Some(now.instant),
             silent_until: None,
             not_before: now.instant,
         }
@@ -104,9 +105,9 @@ impl Progress {
         self.not_before = now + JUDGE_AGAIN;
     }
 
-    /// Whether it is in no turn, as far as it has said.
-    pub fn claims_nothing(&self) -> bool {
-        self.claims.is_empty()
+    /// Whether it is in no turn, as far as it has said, and was not just found impossible to stop.
+    pub fn may_be_evicted(&self, now: Instant) -> bool {
+        self.claims.is_empty() && self.not_before <= now
     }
 
     /// When to look at the heartbeat and judge; `None` while there is nothing to do.
@@ -149,8 +150,18 @@ mod tests {
     }
 
     #[test]
+    fn one_that_never_takes_what_it_was_started_for_is_asked_about() {
+        let t = start();
+        let mut p = Progress::new(t, None);
+        p.told(vec![], None, t);
+        assert_eq!(p.judge((t + (MAX_QUIET - Duration::from_millis(1))).instant), Verdict::Fine);
+        assert_eq!(p.judge((t + MAX_QUIET).instant), Verdict::Idle);
+    }
+
+    #[test]
     fn one_that_has_nothing_to_do_is_never_judged() {
-        let p = Progress::new(start(), None);
+        let mut p = Progress::new(start(), None);
+        p.nothing_waits();
         assert_eq!(p.next_look(), None);
         assert_eq!(p.judge(start().instant + MINUTE * 10_000), Verdict::Fine);
     }

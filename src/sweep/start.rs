@@ -9,13 +9,13 @@ use nanoclaw_session::watch::DirWatch;
 use super::decide::{self, Next, Room, Wait};
 use super::fault::{FaultKind, StartFault};
 use super::progress::Progress;
-use super::{Actor, Event, Exit, MEMORY_AGAIN, Phase, Proof, Run, TELL_WAITING, Waiting};
+use super::{Actor, Event, Exit, MEMORY_AGAIN, Phase, Proof, Run, Slot, TELL_WAITING, Waiting};
 use crate::container::docker::{Leftover, Life, StartFailed, Started};
 use crate::container::prepare;
 use crate::delivery;
 use crate::id::{new_id, new_secret};
 use crate::memory;
-use crate::store::{ContainerRun, ContainerStatus, EndReason, GatewayToken, Session, StartReason};
+use crate::store::{ContainerRun, ContainerStatus, EndReason, GatewayToken, Session, StartReason, StoreError};
 use crate::thread::spawn_worker;
 use crate::time::Now;
 
@@ -68,7 +68,11 @@ impl Actor {
                 false => match self.room().wait() {
                     None => {
                         if let Err(e) = self.start(&session_id, waiting.reason) {
-                            self.start_failed(&session_id, &StartFault::Setup(format!("{e:#}")));
+                            match self.parts.store.session(&session_id) {
+                                // It was deleted meanwhile.
+                                Err(StoreError::NotFound { .. }) => drop(self.slots.remove(&session_id)),
+                                _ => self.start_failed(&session_id, &StartFault::Setup(format!("{e:#}"))),
+                            }
                         }
                         continue;
                     }
@@ -97,8 +101,11 @@ impl Actor {
         Room::of(&self.parts.settings.containers, self.live(), memory::available())
     }
 
-    pub(super) fn live(&self) -> usize {
-        self.slots.values().filter(|s| !matches!(s.phase, Phase::Stopped)).count()
+    /// Containers that there are. One that was taken away needs no room, however long its books
+    /// stay open.
+    fn live(&self) -> usize {
+        let gone = |s: &&Slot| matches!(s.phase, Phase::Stopped | Phase::Ending { exit: Some(_), .. });
+        self.slots.len() - self.slots.values().filter(gone).count()
     }
 
     fn start(&mut self, session_id: &str, reason: StartReason) -> Result<()> {
@@ -177,14 +184,14 @@ impl Actor {
         let Some(session_id) = self.session_of(run_id) else { return Ok(()) };
         let heartbeat = self.heartbeat_of(&session_id);
         let slot = self.slot(&session_id);
-        let run = match std::mem::replace(&mut slot.phase, Phase::Stopped) {
+        let mut run = match std::mem::replace(&mut slot.phase, Phase::Stopped) {
             Phase::Starting(run) => run,
             other => {
                 slot.phase = other;
                 return Ok(());
             }
         };
-        let (name, ended_by_us) = (run.container_name.clone(), run.ended_by_us);
+        let (name, ended_by_us) = (run.container_name.clone(), run.ended_by_us.take());
         match result {
             Ok(Started { container_id, life }) => {
                 let proof = if matches!(life, Life::Pidfd(_)) { Proof::Pidfd } else { Proof::AskEngine };
@@ -237,17 +244,18 @@ impl Actor {
 
     /// Makes room: stops the container that has had nothing to do for the longest time.
     fn evict_longest_idle(&mut self) {
+        let now = Instant::now();
         let mut idle: Vec<(Instant, String)> = Vec::new();
         for (session_id, slot) in &self.slots {
             match &slot.phase {
                 Phase::Running { run, last_wake, progress, .. } if run.ended_by_us.is_none() => {
-                    if progress.claims_nothing() {
+                    if progress.may_be_evicted(now) {
                         idle.push((*last_wake, session_id.clone()));
                     }
                 }
                 // One is on its way out already: wait for it.
-                Phase::Running { .. } | Phase::Ending { .. } => return,
-                Phase::Starting(_) | Phase::Stopped => {}
+                Phase::Running { .. } | Phase::Ending { exit: None, .. } => return,
+                Phase::Starting(_) | Phase::Ending { .. } | Phase::Stopped => {}
             }
         }
         idle.sort();
@@ -262,6 +270,7 @@ impl Actor {
     /// Asks a container to end; its death is heard of like any other.
     pub(super) fn stop_container(&mut self, session_id: &str, reason: EndReason) {
         let run = match &mut self.slot(session_id).phase {
+            Phase::Running { run, .. } if run.ended_by_us.is_some() => return,
             Phase::Running { run, .. } => run,
             // It may work already while the engine's program still returns: it is asked then.
             Phase::Starting(run) => return run.ended_by_us = Some(reason),
