@@ -16,3 +16,4 @@ mod model;
 mod restart;
 mod round_trip;
 mod session_rules;
+mod soak;
