@@ -12,6 +12,7 @@ mod cli;
 mod containers;
 mod faults;
 mod fixtures;
+mod hostile;
 mod model;
 mod restart;
 mod round_trip;

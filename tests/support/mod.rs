@@ -5,7 +5,7 @@
 
 #![allow(dead_code)] // each binary that includes this uses another part of it
 
-mod binaries;
+pub mod binaries;
 pub mod docker;
 mod host;
 pub mod lines;
