@@ -8,13 +8,16 @@ mod messages_api;
 #[path = "../support/mod.rs"]
 mod support;
 
+mod broken_files;
 mod cli;
 mod containers;
+mod disk;
 mod faults;
 mod fixtures;
 mod hostile;
 mod model;
 mod restart;
 mod round_trip;
+mod scale;
 mod session_rules;
 mod soak;
