@@ -12,7 +12,7 @@ use crate::support::docker::docker;
 use crate::support::wait::{now, wait_for};
 use crate::support::{Client, Host, binaries, sqlite, texts};
 
-/// What everybody else's messages may take, p95, while one container attacks.
+/// What a message of anybody else may take while one container attacks.
 const MAX_LATENCY: Duration = Duration::from_secs(2);
 /// Messages that are timed.
 const ASKED: usize = 20;
@@ -86,9 +86,9 @@ impl Victims {
     fn everybody_else_is_answered_as_ever(&mut self) {
         let mut times: Vec<Duration> = (0..ASKED).map(|_| self.ask()).collect();
         times.sort();
-        let p95 = times[ASKED * 95 / 100 - 1];
-        println!("others meanwhile: p50 {:?}, p95 {p95:?}, longest {:?}", times[ASKED / 2], times[ASKED - 1]);
-        assert!(p95 < MAX_LATENCY, "{times:?}");
+        let longest = times[ASKED - 1];
+        println!("others meanwhile: p50 {:?}, longest {longest:?}", times[ASKED / 2]);
+        assert!(longest < MAX_LATENCY, "{times:?}");
     }
 
     /// From its next start on, the container of `evil` is an ordinary one.

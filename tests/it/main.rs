@@ -12,6 +12,7 @@ mod broken_files;
 mod cli;
 mod containers;
 mod disk;
+mod engine_restart;
 mod faults;
 mod fixtures;
 mod hostile;
