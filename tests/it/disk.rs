@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 
 use crate::support::docker::docker;
-use crate::support::process::{command, run};
+use crate::support::process::as_root;
 use crate::support::wait::wait_for;
 use crate::support::{Client, Host};
 
@@ -45,15 +45,6 @@ impl Drop for Mounted {
         // Lazily: a container may still have it.
         as_root(&["umount", "--lazy", &self.0.display().to_string()]);
     }
-}
-
-/// Mounting takes root; who is not asks for it. There is no test of a full disk without one.
-#[track_caller]
-fn as_root(words: &[&str]) {
-    let sudo: &[&str] = if rustix::process::geteuid().is_root() { &[] } else { &["sudo", "--non-interactive"] };
-    let words = [sudo, words].concat();
-    let output = run(command(words[0]).args(&words[1..]), "");
-    assert_eq!(output.code, Some(0), "{words:?}: {output:?}");
 }
 
 /// Takes all the room there is; returns what to remove to have it back.

@@ -11,8 +11,8 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::support::Host;
 use crate::support::docker::IMAGE;
-use crate::support::process::{self, Output, command, run};
-use crate::support::wait::wait_for;
+use crate::support::process::{self, Output, as_root, command, root_command, run};
+use crate::support::wait::{wait_for, wait_until};
 
 /// A docker daemon of the test's own: the machine's serves others. It lives in a network namespace of
 /// its own, for a second one takes the first one's bridge away.
@@ -40,13 +40,7 @@ impl Dockerd {
     fn start(&mut self) {
         let log = fs::File::options().append(true).create(true).open(self.folder.join("log")).unwrap();
         let at = |name: &str| self.folder.join(name).display().to_string();
-        let mut dockerd = match rustix::process::geteuid().is_root() {
-            true => command("unshare"),
-            false => command("sudo"),
-        };
-        if !rustix::process::geteuid().is_root() {
-            dockerd.args(["--non-interactive", "unshare"]);
-        }
+        let mut dockerd = root_command("unshare");
         dockerd.args(["--net", "dockerd", "--iptables=false", "--host", &self.socket()]);
         dockerd.args(["--data-root", &at("data"), "--exec-root", &at("exec"), "--pidfile", &at("pid")]);
         let spawned = dockerd.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn();
@@ -60,11 +54,13 @@ impl Dockerd {
 
     fn end(&mut self, signal: Signal) {
         let mut child = self.child.take().expect("it runs");
-        let pid = fs::read_to_string(self.folder.join("pid")).unwrap().trim().parse().unwrap();
-        kill_process(Pid::from_raw(pid).unwrap(), signal).unwrap();
+        let pid = fs::read_to_string(self.folder.join("pid")).expect("its pid").trim().parse().expect("a pid");
+        kill_process(Pid::from_raw(pid).expect("a pid"), signal).expect("kill");
         process::wait(&mut child, Duration::from_secs(30)).expect("it ends");
-        // A killed one leaves it, and a later one believes it.
-        let _ = fs::remove_file(self.folder.join("pid"));
+        // A killed one leaves these, and the next one may believe them.
+        for pid in ["pid", "exec/containerd/containerd.pid"] {
+            fs::remove_file(self.folder.join(pid)).ok();
+        }
     }
 
     fn running(&self) -> usize {
@@ -72,16 +68,33 @@ impl Dockerd {
     }
 }
 
+/// Leaves nothing behind, whatever state it is in.
 impl Drop for Dockerd {
     fn drop(&mut self) {
-        if self.child.is_none() {
-            self.start();
-        }
-        let all = self.docker(&["ps", "--all", "--quiet"]).stdout;
-        self.docker(&[&["rm", "--force", "--volumes"], &all.split_whitespace().collect::<Vec<_>>()[..]].concat());
-        self.end(Signal::TERM);
         if std::thread::panicking() {
             eprintln!("---- dockerd\n{}", fs::read_to_string(self.folder.join("log")).unwrap_or_default());
+        }
+        let folder = self.folder.display().to_string();
+        let all = self.docker(&["ps", "--all", "--quiet"]).stdout;
+        self.docker(&[&["rm", "--force", "--volumes"], &all.split_whitespace().collect::<Vec<_>>()[..]].concat());
+        let mine = || process::all().into_iter().filter(|pid| process::command_line(*pid).contains(&folder));
+        let kill = |signal| {
+            for pid in mine().filter_map(|pid| Pid::from_raw(i32::try_from(pid).ok()?)) {
+                // It may have ended by itself.
+                let _ = kill_process(pid, signal);
+            }
+        };
+        // The daemon, its containerd and what is left of their shims: all name the folder.
+        kill(Signal::TERM);
+        if wait_until(Duration::from_secs(10), &[], || (mine().count() == 0).then_some(())).is_none() {
+            kill(Signal::KILL);
+        }
+        if let Some(mut child) = self.child.take() {
+            let _ = child.wait();
+        }
+        let mounts = fs::read_to_string("/proc/mounts").unwrap_or_default();
+        for mount in mounts.lines().rev().filter_map(|l| l.split(' ').nth(1)).filter(|m| m.starts_with(&folder)) {
+            as_root(&["umount", "--lazy", mount]);
         }
     }
 }
