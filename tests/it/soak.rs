@@ -4,13 +4,15 @@
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
-use rustix::process::{Signal, pidfd_send_signal};
-use serde_json::json;
+use nanoclaw::store::EndReason;
+use nanoclaw_session::alive::last_heartbeat;
+use rustix::process::{Pid, Signal, kill_process, pidfd_send_signal};
+use serde_json::{Value, json};
 
 use crate::support::docker;
 use crate::support::oracle::Oracle;
-use crate::support::wait::{Creations, DEADLINE, wait_until};
-use crate::support::{Client, Host, Random, sqlite};
+use crate::support::wait::{Creations, DEADLINE, wait_for, wait_until};
+use crate::support::{Client, Host, Random, process, sqlite};
 
 /// Each has a chat, a session and a container of its own.
 const AGENTS: [&str; 4] = ["main", "ann", "bob", "cyd"];
@@ -253,4 +255,44 @@ impl Run {
         // What is sent twice would come now.
         self.hear(Duration::from_secs(1), |_| false);
     }
+}
+
+/// Stopped at the moment at which it has claimed a message: a runner that hangs looks like that.
+#[test]
+#[ignore = "a claim may lie for a minute: `make soak` runs it"]
+fn a_runner_that_claims_a_message_and_does_nothing_is_replaced_after_a_minute() {
+    const LIMIT: Duration = Duration::from_secs(180);
+    let host = Host::started();
+    let mut client = host.client();
+    let mut sent = 0;
+    let (mut lines, runner) = loop {
+        sent += 1;
+        client.say(&format!("m{sent}"), &format!("count to {} slowly", sent + 10));
+        let dir = host.dir_of(&host.session_of("main"));
+        wait_for("its folder", &[], || dir.out().is_dir().then_some(()));
+        let claims = "SELECT status_changed FROM processing_ack WHERE status = 'processing'";
+        let claimed = wait_for("its claim", &[&dir.out()], || sqlite::column(&dir.outbound_db(), claims).ok()?.pop());
+        let runner = process::descendants(docker::pid(&host.container()))[0];
+        let signal = |signal| kill_process(Pid::from_raw(i32::try_from(runner).unwrap()).unwrap(), signal).unwrap();
+        signal(Signal::STOP);
+        // One that has made progress since may take half an hour.
+        if last_heartbeat(&dir).is_none_or(|at| at <= claimed.parse().unwrap()) {
+            break (Vec::new(), runner);
+        }
+        signal(Signal::CONT);
+        client.turn(&format!("m{sent}"));
+    };
+    let stopped = Instant::now();
+    let answer = format!(", {}", sent + 10);
+    while !lines.last().is_some_and(|l: &Value| l["text"].as_str().is_some_and(|t| t.ends_with(&answer))) {
+        let left = LIMIT.saturating_sub(stopped.elapsed());
+        lines.push(client.within(left).unwrap_or_else(|| panic!("no answer; {lines:#?}")));
+    }
+    println!("answered {} s after the runner {runner} was stopped", stopped.elapsed().as_secs());
+    assert!(stopped.elapsed() > Duration::from_secs(60));
+    host.wait_completed(sent);
+    assert_eq!(host.runs()[0].end_reason, Some(EndReason::Stuck));
+    assert_eq!(host.replies().len(), sent);
+    let tries = sqlite::column(&host.dir().inbound_db(), "SELECT tries FROM messages_in ORDER BY seq DESC LIMIT 1");
+    assert_eq!(tries.unwrap(), ["1"]);
 }
