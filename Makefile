@@ -8,7 +8,7 @@ RELEASE := $(or $(CARGO_TARGET_DIR),target)/release
 WITH_DOCKER := scripts/ensure-docker.sh
 
 .DEFAULT_GOAL := help
-.PHONY: help run test build image install bench lint clean
+.PHONY: help run test soak build image install bench lint clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile | expand -t 18
@@ -18,6 +18,9 @@ run: build image ## Set everything up and start; on a terminal, open a chat
 
 test: build image ## Run all tests, those against real containers included
 	$(WITH_DOCKER) cargo test --workspace --locked
+
+soak: build image ## Kill hosts and containers for minutes and count every message
+	NANOCLAW_SOAK=1 $(WITH_DOCKER) cargo test --locked --test it -- --nocapture --include-ignored --test-threads=1 soak::
 
 build: ## Build the release binaries into target/release
 	@scripts/ensure-build-deps.sh

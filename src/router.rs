@@ -381,8 +381,11 @@ impl Router {
                 true
             }
             Err(e) => {
-                log::error!("Messages wait: they cannot be written session={} error={e:#}", part.session.id);
-                true
+                // No lock that passes: a full disk, a broken file. To wait for it would hold up everybody, so
+                // whoever sent them is told, or brings them again.
+                log::error!("Messages were not stored session={} error={e:#}", part.session.id);
+                batch.accepted = crossbeam_channel::bounded(1).0;
+                false
             }
         });
         if batch.sessions.is_empty() {

@@ -469,6 +469,12 @@ impl Actor {
         Ok(())
     }
 
+    /// The time for what a clock that runs ahead must not decide: what is old enough to be forgotten,
+    /// and when a runner, which goes by the system's clock, may try again.
+    fn no_later(&self) -> Timestamp {
+        self.wall.min(crate::time::now())
+    }
+
     /// Stops containers that do nothing about what they have to do.
     fn judge_progress(&mut self, now: Now) {
         let is_due = |p: &Progress| p.next_look().is_some_and(|at| at <= now.instant);
@@ -500,8 +506,9 @@ impl Actor {
     /// Forgets old notices, and the logs of sessions that are no more. (A session's own files are
     /// pruned when its container has ended.)
     fn prune(&self) -> Result<()> {
-        self.parts.store.prune_host_outbox(self.wall - prune::KEPT)?;
-        let (logs, now) = (self.parts.home.container_logs(""), self.wall);
+        let now = self.no_later();
+        self.parts.store.prune_host_outbox(now - prune::KEPT)?;
+        let logs = self.parts.home.container_logs("");
         let kept = self.parts.store.sessions()?.into_iter().map(|session| session.id.into()).collect();
         spawn_worker("prune", move || {
             if let Err(e) = prune::folders_but(&logs, &kept, now) {

@@ -11,13 +11,13 @@ use rustix::process::{getegid, geteuid};
 use serde::Serialize;
 
 use super::JsonArgs;
-use super::status::disk_available;
+use super::status::{broken_file, disk_available};
 use crate::config::{ContainerSettings, Settings};
 use crate::container::docker::{Docker, DockerError};
 use crate::container::mounts;
 use crate::container::spec::{RUNNER, User};
 use crate::home::Home;
-use crate::store::Store;
+use crate::store::{Session, Store};
 
 /// Less free disk than this is a problem soon. bytes
 const LOW_DISK_BYTES: u64 = 200 << 20;
@@ -52,6 +52,8 @@ pub fn run(home: &Home, args: &JsonArgs) -> Result<ExitCode> {
     check("home", private(home), "chmod 700 the home and chmod 600 its .env");
     check("disk", disk(home), "free some space: a full disk stops new messages");
     check("database", database(home), "restore data/v2.db from a backup");
+    let remedy = "stop nanoclaw and restore the file; without a copy, move it away and go on without";
+    check("sessions", sessions(home), remedy);
     // A database that cannot be read was reported above.
     let refused = Store::open_read_only(&home.store()).and_then(|store| mounts::refused(&store, home));
     for reason in refused.unwrap_or_default() {
@@ -107,6 +109,15 @@ fn database(home: &Home) -> Result<String, String> {
         Ok(problems) => Err(problems.join("; ")),
         Err(e) => Err(e.to_string()),
     }
+}
+
+/// The files of every session can be read.
+fn sessions(home: &Home) -> Result<String, String> {
+    let store = Store::open(&home.store(), crate::time::now()).map_err(|e| e.to_string())?;
+    let sessions = store.active_sessions().map_err(|e| e.to_string())?;
+    let fault = |s: &Session| Some(format!("{}: {}", s.id, broken_file(&home.session(&s.agent_group_id, &s.id))?));
+    let broken: Vec<String> = sessions.iter().filter_map(fault).collect();
+    if broken.is_empty() { Ok(format!("{} can be read", sessions.len())) } else { Err(broken.join("; ")) }
 }
 
 /// A board without a battery clock starts in the past.

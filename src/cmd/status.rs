@@ -6,7 +6,9 @@ use std::process::ExitCode;
 use anyhow::Result;
 use nanoclaw_session::alive::last_heartbeat;
 use nanoclaw_session::inbound::{Durability, InboundDb};
+use nanoclaw_session::layout::SessionDir;
 use nanoclaw_session::time::format_utc;
+use nanoclaw_session::untrusted::{UntrustedError, open_untrusted};
 use serde::Serialize;
 
 use super::JsonArgs;
@@ -83,13 +85,8 @@ fn session_status(home: &Home, store: &Store, session: &Session) -> Result<Sessi
         let db = InboundDb::open(&dir, Durability::Normal)?;
         Ok((db.unfinished_ids()?.len(), db.attempts()?))
     };
-    let (mut queued, mut attempts, mut last_error) = (0, Vec::new(), None);
-    if dir.inbound_db().exists() {
-        match look() {
-            Ok(found) => (queued, attempts) = found,
-            Err(e) => last_error = Some(format!("inbound.db: {e}")),
-        }
-    }
+    // What is wrong with the file is said below.
+    let (queued, attempts) = if dir.inbound_db().exists() { look().unwrap_or_default() } else { Default::default() };
     let run = store.container_runs_of(&session.id, 1)?.pop();
     let chat = crate::destinations::own_chat(store, session)?;
     Ok(SessionStatus {
@@ -103,7 +100,17 @@ fn session_status(home: &Home, store: &Store, session: &Session) -> Result<Sessi
         last_active: session.last_active.map(format_utc),
         last_progress: last_heartbeat(&dir).map(format_utc),
         last_end: run.and_then(|r| r.end_reason).map(|reason| reason.to_string()),
-        last_error: last_error.or_else(|| attempts.into_iter().find_map(|a| a.last_error)),
+        last_error: broken_file(&dir).or_else(|| attempts.into_iter().find_map(|a| a.last_error)),
+    })
+}
+
+/// What is wrong with one of a session's files, if anything.
+pub fn broken_file(dir: &SessionDir) -> Option<String> {
+    let inbound = || InboundDb::open(dir, Durability::Normal)?.attempts();
+    let ours = dir.inbound_db().exists().then(inbound).and_then(Result::err).map(|e| format!("inbound.db: {e}"));
+    ours.or_else(|| match open_untrusted(dir).and_then(|db| db.read(|s| s.max_seq())) {
+        Ok(_) | Err(UntrustedError::NotThere | UntrustedError::Again) => None,
+        Err(e) => Some(format!("outbound.db: {e}")),
     })
 }
 

@@ -143,7 +143,7 @@ impl Store {
         })
     }
 
-    pub(crate) fn messaging_group(&self, id: &str) -> Result<MessagingGroup> {
+    pub fn messaging_group(&self, id: &str) -> Result<MessagingGroup> {
         self.get(id)
     }
 

@@ -115,10 +115,10 @@ impl Actor {
         spawn_worker("docker-await", move || {
             let life = loop {
                 let left = until.saturating_duration_since(Instant::now());
-                match docker.life(&name, RUN_DEADLINE.saturating_sub(left)) {
-                    Ok(Life::Over) | Err(_) if !left.is_zero() => {}
-                    Ok(life) => break life,
-                    Err(_) => break Life::AskEngine,
+                match docker.inspect(&name) {
+                    Ok(None) | Err(_) if !left.is_zero() => {}
+                    // It came, and may have ended already; or it cannot come any more.
+                    _ => break docker.life(&name, RUN_DEADLINE.saturating_sub(left)).unwrap_or(Life::AskEngine),
                 }
                 // The answer is all that is waited for, and it comes from another process.
                 let _ = crossbeam_channel::after(AWAIT_STEP.min(left)).recv();

@@ -127,7 +127,7 @@ impl Actor {
     }
 
     fn prune_session(&self, session_id: &str) -> Result<()> {
-        let (dir, now) = (self.dir_of(&self.parts.store.session(session_id)?), self.wall);
+        let (dir, now) = (self.dir_of(&self.parts.store.session(session_id)?), self.no_later());
         spawn_worker("prune", move || {
             if let Err(e) = prune::session(&dir, now) {
                 log::warn!("A session was not pruned folder={} error={e:#}", dir.root().display());
@@ -154,7 +154,7 @@ impl Actor {
         }
         let session = self.parts.store.session(session_id)?;
         let mut db = self.open_inbound(&session)?;
-        let verdicts = decide::after_death(claims, &db.unfinished()?, self.wall);
+        let verdicts = decide::after_death(claims, &db.unfinished()?, self.no_later());
         db.write(|tx| {
             for verdict in &verdicts {
                 match verdict {

@@ -242,37 +242,6 @@ fn a_message_whose_container_is_killed_is_answered_once_by_the_next_one() {
     assert_eq!(api.requests_left(), 0);
 }
 
-/// Kills at random moments: in a start, in a turn, in a commit, between two messages.
-#[test]
-fn kills_of_the_container_at_random_moments_lose_nothing() {
-    const KILLS: usize = 4;
-    let mut random = Random::new("kills_of_the_container");
-    let host = Host::started();
-    let mut client = host.client();
-    let mut heard = Vec::new();
-    for n in 0..KILLS {
-        client.say(&format!("m{n}"), &format!("message {n}."));
-        client.say(&format!("count-{n}"), &format!("count to {} slowly", n + 2));
-        let container = host.events().started(n + 1).pop().expect("one was started");
-        pass(Duration::from_millis(random.within(0..600)));
-        // It may have ended by itself meanwhile.
-        attempt(&["kill", "--signal", "KILL", &container]);
-        host.wait_run_ended(n + 1);
-    }
-    let answered =
-        |heard: &[Value], n: usize| texts(heard).iter().filter(|t| t.contains(&format!("\"message {n}.\""))).count();
-    let counted =
-        |heard: &[Value], n: usize| texts(heard).iter().filter(|t| t.ends_with(&format!(", {}", n + 2))).count();
-    while (0..KILLS).any(|n| answered(&heard, n) == 0 || counted(&heard, n) == 0) {
-        heard.push(client.next());
-    }
-    host.wait_completed(2 * KILLS);
-    for n in 0..KILLS {
-        assert_eq!((answered(&heard, n), counted(&heard, n)), (1, 1), "message {n}: {:#?}", texts(&heard));
-    }
-    assert_eq!(host.replies().len(), 2 * KILLS);
-}
-
 /// A runner that cannot run: told once, with what helps, and no container is started in a loop.
 #[test]
 fn a_container_that_always_dies_is_reported_once_and_its_message_kept() {

@@ -192,7 +192,7 @@ fn a_start_whose_check_fails_leaves_no_second_container() {
         assert_eq!(lives.lines().count(), 1, "{fault}: {:#?}", host.events().all());
         let greetings = host.replies().iter().filter(|r| r.starts_with("Hello!")).count();
         assert_eq!(greetings, 1, "{fault}: answered once");
-        assert_eq!(two_at_once(&host), None, "{fault}");
+        assert_eq!(host.events().two_at_once(), None, "{fault}");
     }
 }
 
@@ -212,25 +212,9 @@ fn an_adoption_whose_check_fails_leaves_no_second_container() {
     let mut client = host.client();
     assert!(client.ask("m2", "second")[0].contains("\"second\""));
     host.wait_completed(2);
-    assert_eq!(two_at_once(&host), None);
+    assert_eq!(host.events().two_at_once(), None);
     let lives = docker(&["ps", "--quiet", "--filter", &format!("label={}", host.label())]);
     assert_eq!(lives.lines().count(), 1);
-}
-
-/// A moment at which two containers of the install's one session ran, as the engine saw it.
-fn two_at_once(host: &Host) -> Option<String> {
-    let mut running = Vec::new();
-    for event in host.events().all() {
-        match event.action.as_str() {
-            "start" => running.push(event.container.clone()),
-            "die" => running.retain(|c| *c != event.container),
-            _ => {}
-        }
-        if running.len() > 1 {
-            return Some(format!("{}: {running:?}", event.at));
-        }
-    }
-    None
 }
 
 /// The engine may call a container running for a moment after its processes are gone.
@@ -271,7 +255,7 @@ fn an_exit_is_noticed_while_the_engine_s_program_fails() {
     host.wait_log("Container ended", 1);
     engine.mend();
     assert!(host.chat("second").contains("turn 2. You said: \"second\""));
-    assert_eq!(two_at_once(&host), None);
+    assert_eq!(host.events().two_at_once(), None);
     assert!(process::descendants(host.pid()).len() <= 1);
     host.sigterm();
     host.start();

@@ -8,16 +8,22 @@ mod messages_api;
 #[path = "../support/mod.rs"]
 mod support;
 
+mod broken_files;
 mod cli;
 mod containers;
+mod disk;
+mod engine_restart;
 mod faults;
 mod fixtures;
+mod hostile;
 mod import;
 mod model;
 mod mounts;
 mod restart;
 mod round_trip;
 mod routing;
+mod scale;
 mod service;
 mod session_rules;
+mod soak;
 mod sweep;

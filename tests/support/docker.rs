@@ -1,9 +1,13 @@
 //! The container engine, asked directly: what the host says about it is what is tested.
 
+use std::collections::BTreeMap;
+use std::os::fd::OwnedFd;
 use std::process::{Child, Stdio};
 use std::sync::OnceLock;
+use std::time::Duration;
 
 use jiff::Timestamp;
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use serde_json::Value;
 
 use super::lines::Lines;
@@ -41,6 +45,13 @@ pub fn inspect(container: &str) -> Value {
 #[track_caller]
 pub fn pid(container: &str) -> u32 {
     inspect(container)["State"]["Pid"].as_u64().expect("a pid").try_into().expect("a pid")
+}
+
+/// A handle on a container's init, to kill it without asking the engine; none when it runs no more.
+pub fn init(container: &str) -> Option<OwnedFd> {
+    let asked = attempt(&["inspect", "--type", "container", "--format", "{{.State.Pid}}", container]);
+    let pid = asked.stdout.trim().parse().ok().filter(|_| asked.code == Some(0))?;
+    pidfd_open(Pid::from_raw(pid)?, PidfdFlags::empty()).ok()
 }
 
 /// Names of the containers with this label, ended ones too.
@@ -114,6 +125,48 @@ impl Events {
             .lines
             .wait(DEADLINE, |lines| lines.iter().filter_map(|l| parse(l)).filter(|e| e.action == action).nth(n - 1));
         found.unwrap_or_else(|lines| panic!("no {action} number {n} of a container; there were {lines:#?}"))
+    }
+
+    /// The same, for no longer than `limit`; whether it came.
+    pub fn came(&self, action: &str, n: usize, limit: Duration) -> bool {
+        let nth = |lines: &[String]| lines.iter().filter_map(|l| parse(l)).filter(|e| e.action == action).nth(n - 1);
+        self.lines.wait(limit, nth).is_ok()
+    }
+
+    /// How many events of this kind there were.
+    pub fn count(&self, action: &str) -> usize {
+        self.all().iter().filter(|e| e.action == action).count()
+    }
+
+    /// The containers that run, as far as has been told.
+    pub fn running(&self) -> Vec<String> {
+        let mut running = Vec::new();
+        for Event { action, container, .. } in self.all() {
+            match action.as_str() {
+                "start" => running.push(container),
+                "die" => running.retain(|c| *c != container),
+                _ => {}
+            }
+        }
+        running
+    }
+
+    /// A moment at which two containers of one session ran. (Each agent of the install has one session.)
+    pub fn two_at_once(&self) -> Option<String> {
+        let mut running: BTreeMap<String, Vec<String>> = BTreeMap::new();
+        for Event { action, container, at } in self.all() {
+            let agent = container.rsplit_once('-').map_or(container.as_str(), |(agent, _)| agent);
+            let of_agent = running.entry(agent.to_owned()).or_default();
+            match action.as_str() {
+                "start" => of_agent.push(container),
+                "die" => of_agent.retain(|c| *c != container),
+                _ => {}
+            }
+            if of_agent.len() > 1 {
+                return Some(format!("{at}: {of_agent:?}"));
+            }
+        }
+        None
     }
 
     /// The containers that were started, in order: all there are once there are `at_least` so many.

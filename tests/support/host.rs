@@ -11,7 +11,8 @@ use std::sync::{Condvar, Mutex};
 use std::time::Duration;
 
 use nanoclaw::home::Home;
-use nanoclaw::store::{ContainerRun, Session, Store};
+use nanoclaw::setup::wire_terminal;
+use nanoclaw::store::{AgentGroup, ContainerRun, Session, Store};
 use nanoclaw_session::layout::SessionDir;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
@@ -140,6 +141,17 @@ impl Host {
         client
     }
 
+    /// Makes an agent group whose chat at the terminal is `local:<name>`; the daemon need not run, but must have once.
+    #[track_caller]
+    pub fn add_agent(&self, name: &str) -> AgentGroup {
+        let text = || name.to_owned();
+        let group = AgentGroup { id: text(), name: text(), folder: text(), agent_provider: None, created_at: now() };
+        let store = self.store();
+        store.create_agent_group(&group).expect("a new group");
+        wire_terminal(&store, &format!("local:{name}"), &group).expect("a new chat");
+        group
+    }
+
     // ---- the daemon
 
     /// Starts the daemon and waits for its line.
@@ -263,16 +275,22 @@ impl Host {
         session
     }
 
-    /// The only session of this agent group.
-    #[track_caller]
-    pub fn session_of(&self, agent_group_id: &str) -> Session {
-        let sessions = self.store().active_sessions_of(agent_group_id).expect("sessions");
-        let [session] = sessions.try_into().expect("exactly one session of the group");
-        session
-    }
-
     pub fn dir_of(&self, session: &Session) -> SessionDir {
         self.home.session(&session.agent_group_id, &session.id)
+    }
+
+    /// The platform id of a session's chat.
+    #[track_caller]
+    pub fn chat_of(&self, session: &Session) -> String {
+        let id = session.messaging_group_id.as_ref().expect("a chat");
+        self.store().messaging_group(id).expect("the chat").platform_id
+    }
+
+    /// The session of the agent group with this id, once there is one.
+    #[track_caller]
+    pub fn session_of(&self, agent: &str) -> Session {
+        let sessions = || self.store().active_sessions().expect("sessions").into_iter();
+        wait_for(&format!("a session of {agent}"), &[], || sessions().find(|s| s.agent_group_id == agent))
     }
 
     /// The only session's folder.

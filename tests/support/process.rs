@@ -57,6 +57,26 @@ pub fn run(command: &mut Command, input: &str) -> Output {
     }
 }
 
+/// The same, for what takes root, such as a mount: who is not asks for it, without a prompt.
+pub fn root_command(program: &str) -> Command {
+    if rustix::process::geteuid().is_root() {
+        return command(program);
+    }
+    let mut sudo = command("sudo");
+    sudo.args(["--non-interactive", program]);
+    sudo
+}
+
+/// Runs a command as root.
+///
+/// # Panics
+/// When it fails: without root there is no such test, and no skipping it either.
+#[track_caller]
+pub fn as_root(words: &[&str]) {
+    let output = run(root_command(words[0]).args(&words[1..]), "");
+    assert_eq!(output.code, Some(0), "{words:?} as root: {output:?}");
+}
+
 fn collect(mut stream: impl Read + Send + 'static) -> thread::JoinHandle<Vec<u8>> {
     thread::spawn(move || {
         let mut bytes = Vec::new();

@@ -1,8 +1,9 @@
 //! Waiting: for a change in a folder, for the end of a process, for anything with a deadline.
 
 use std::io;
+use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
@@ -56,6 +57,45 @@ pub fn wait_until<T>(limit: Duration, folders: &[&Path], mut check: impl FnMut()
         }
         if is_readable(&inotify, left.min(LOOK)) {
             drain(&inotify);
+        }
+    }
+}
+
+/// Tells at once when a file of some name is made in one of some folders.
+pub struct Creations {
+    inotify: OwnedFd,
+    name: &'static str,
+}
+
+impl Creations {
+    /// Listens from now on. Folders that are not there are left out.
+    pub fn of(name: &'static str, folders: impl IntoIterator<Item = PathBuf>) -> Creations {
+        let inotify = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK).expect("inotify");
+        for folder in folders {
+            match inotify::add_watch(&inotify, &folder, WatchFlags::CREATE) {
+                Ok(_) | Err(rustix::io::Errno::NOENT) => {}
+                Err(e) => panic!("watch {}: {e}", folder.display()),
+            }
+        }
+        Creations { inotify, name }
+    }
+
+    /// Waits for the next one; whether it came within `limit`.
+    pub fn wait(&self, limit: Duration) -> bool {
+        let until = Instant::now() + limit;
+        let mut buffer = [MaybeUninit::uninit(); 16 * 1024];
+        let mut reader = inotify::Reader::new(&self.inotify, &mut buffer);
+        loop {
+            match reader.next() {
+                Ok(event) if event.file_name().is_some_and(|n| n.to_bytes() == self.name.as_bytes()) => return true,
+                Ok(_) => {}
+                Err(_) => {
+                    let left = until.saturating_duration_since(Instant::now());
+                    if left.is_zero() || !is_readable(&self.inotify, left) {
+                        return false;
+                    }
+                }
+            }
         }
     }
 }
