@@ -5,7 +5,7 @@ use std::os::unix::fs::{FileExt, MetadataExt, chown, symlink};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use rustix::fs::{CWD, FileType, Mode, mknodat};
+use rustix::fs::{CWD, FileType, Mode, RenameFlags, mknodat, renameat_with};
 use serde_json::{Value, json};
 
 use crate::support::docker::attempt;
@@ -34,19 +34,16 @@ const FAULTS: [Fault; 8] = [
     Fault { agent: "garbage", damage: |file, _| overwrite(file), then: Then::Told },
     Fault { agent: "cut", damage: |file, _| set_len(file, 5_000), then: Then::Told },
     Fault { agent: "emptied", damage: |file, _| set_len(file, 0), then: Then::GoesOn },
-    Fault { agent: "restored", damage: |file, _| restore(file), then: Then::GoesOn },
-    Fault { agent: "replaced", damage: |file, _| replace(file), then: Then::Told },
+    // As a backup brings it back: the same bytes in another inode.
+    Fault { agent: "restored", damage: |file, _| put(file, |at| copy_owned(file, at)), then: Then::GoesOn },
     Fault {
-        agent: "folder",
-        damage: |file, _| fs::remove_file(file).and_then(|()| fs::create_dir(file)).unwrap(),
+        agent: "replaced",
+        damage: |file, _| put(file, |at| fs::write(at, "no database ".repeat(1_000)).unwrap()),
         then: Then::Told,
     },
-    Fault { agent: "fifo", damage: |file, _| fifo(file), then: Then::Told },
-    Fault {
-        agent: "symlink",
-        damage: |file, other| fs::remove_file(file).and_then(|()| symlink(other, file)).unwrap(),
-        then: Then::Told,
-    },
+    Fault { agent: "folder", damage: |file, _| put(file, |at| fs::create_dir(at).unwrap()), then: Then::Told },
+    Fault { agent: "fifo", damage: |file, _| put(file, fifo), then: Then::Told },
+    Fault { agent: "symlink", damage: |file, other| put(file, |at| symlink(other, at).unwrap()), then: Then::Told },
 ];
 
 fn overwrite(file: &Path) {
@@ -57,22 +54,16 @@ fn set_len(file: &Path, bytes: u64) {
     File::options().write(true).open(file).unwrap().set_len(bytes).unwrap();
 }
 
-/// The same bytes in another inode, as a backup brings them back.
-fn restore(file: &Path) {
-    let copy = file.with_extension("copy");
-    copy_owned(file, &copy);
-    fs::rename(copy, file).unwrap();
-}
-
-fn replace(file: &Path) {
+/// Puts something else in the file's place, in one step: its owner may look at any moment.
+fn put(file: &Path, make: impl FnOnce(&Path)) {
     let other = file.with_extension("other");
-    fs::write(&other, "this is no database\n".repeat(1_000)).unwrap();
-    fs::rename(other, file).unwrap();
+    make(&other);
+    renameat_with(CWD, &other, CWD, file, RenameFlags::EXCHANGE).unwrap();
+    fs::remove_file(other).unwrap();
 }
 
-fn fifo(file: &Path) {
-    fs::remove_file(file).unwrap();
-    mknodat(CWD, file, FileType::Fifo, Mode::from_raw_mode(0o666), 0).unwrap();
+fn fifo(at: &Path) {
+    mknodat(CWD, at, FileType::Fifo, Mode::from_raw_mode(0o666), 0).unwrap();
 }
 
 fn copy_owned(from: &Path, to: &Path) {

@@ -184,9 +184,10 @@ fn a_chat_with_json_prints_one_document_a_line() {
     let output = host.run(&["chat", "--json", "hello"]);
     assert_eq!((output.code, output.stderr.as_str()), (Some(0), ""));
     let lines: Vec<Value> = output.stdout.lines().map(|l| serde_json::from_str(l).unwrap()).collect();
-    let types: Vec<&str> = lines.iter().map(|l| l["type"].as_str().unwrap()).collect();
+    // That somebody types is said when there is a moment for it.
+    let types: Vec<&str> = lines.iter().map(|l| l["type"].as_str().unwrap()).filter(|t| *t != "typing").collect();
     assert_eq!(types, ["accepted", "text", "turn_end"]);
-    assert_eq!(lines[2]["result"], "completed");
+    assert_eq!(lines.last().unwrap()["result"], "completed");
 }
 
 #[test]
