@@ -20,7 +20,7 @@ test: build image ## Run all tests, those against real containers included
 	$(WITH_DOCKER) cargo test --workspace --locked
 
 soak: build image ## Kill hosts and containers for minutes and count every message
-	NANOCLAW_SOAK=1 $(WITH_DOCKER) cargo test --locked --test it -- --nocapture --include-ignored --test-threads=1 soak::
+	NANOCLAW_SOAK=1 $(WITH_DOCKER) cargo test --locked --test it -- --nocapture --test-threads=1 soak::
 
 build: ## Build the release binaries into target/release
 	@scripts/ensure-build-deps.sh

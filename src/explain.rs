@@ -68,6 +68,12 @@ pub fn past(store: &Store, home: &Home, room: Room, id: &str, now: Timestamp) ->
         });
     }
     for session in store.sessions()? {
+        let is_it = |message_id: &str| message_id == id || message_id == row_id(id, &session.agent_group_id);
+        if store.parked(&session.id)?.iter().any(|parked| is_it(&parked.message_id)) {
+            let detail = "the session's inbound.db cannot be written; the message is kept, and written there later";
+            past.found(&session, "parked", detail.to_owned());
+            continue;
+        }
         let dir = home.session(&session.agent_group_id, &session.id);
         if !dir.inbound_db().exists() {
             continue;

@@ -5,8 +5,8 @@
 //! moment repeats messages (which are absorbed) and loses none. All rows a batch adds to one
 //! session are one commit.
 //!
-//! A session whose file is locked by its container is parked: its rows wait in memory, its batch
-//! stays unacknowledged, and everybody else goes on.
+//! A session whose file cannot be written is parked ([`parked`]): its rows wait in the store, and
+//! everybody else goes on.
 
 mod attachments;
 mod command;
@@ -15,6 +15,7 @@ mod facts;
 mod host;
 pub mod judge;
 pub mod pairing;
+mod parked;
 mod records;
 mod session;
 #[cfg(test)]
@@ -22,11 +23,10 @@ mod tests;
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use crossbeam_channel::{Receiver, Sender};
-use nanoclaw_session::inbound::{Durability, InboundDb, Intake, is_transient};
+use nanoclaw_session::inbound::{Durability, InboundDb, Intake};
 use nanoclaw_session::row::{NewMessageIn, Trigger};
 
 use crate::channel::{ChatKind, InboundMessage, cli};
@@ -34,7 +34,7 @@ use crate::delivery;
 use crate::home::Home;
 use crate::id::new_id;
 use crate::oneshot::{Barrier, Gate};
-use crate::store::{ContainerStatus, Decision, MessagingGroup, Session, StartReason, Store, Wiring};
+use crate::store::{ContainerStatus, Decision, MessagingGroup, Session, Store, Wiring};
 use crate::sweep;
 use crate::thread;
 use attachments::store_attachments;
@@ -42,18 +42,13 @@ use command::HostCommand;
 use engage::Pattern;
 use judge::{Ruling, Subject, Subscribe, Verdict, Why, judge};
 use pairing::Pairing;
+use parked::ParkedSessions;
 use records::{Posted, Records, chat_row, sender_row};
 use session::Scope;
 
 pub use facts::Facts;
 pub use records::SUBSCRIBE;
 
-/// How soon parked rows are tried again.
-const PARKED_RETRY: Duration = Duration::from_millis(200);
-/// How long a container may hold a lock on its inbound.db before it is stopped.
-const MAX_LOCKED: Duration = Duration::from_secs(10);
-/// Batches that may wait for a locked session before pollers are held up.
-const MAX_PARKED: usize = 64;
 /// Everything that can wake the router.
 #[derive(Debug)]
 pub enum Event {
@@ -87,13 +82,6 @@ impl Batch<'_> {
     }
 }
 
-/// A batch on its way to disk.
-struct Pending {
-    since: Instant,
-    sessions: Vec<ForSession>,
-    accepted: Sender<()>,
-}
-
 /// The rows of one batch for one session.
 struct ForSession {
     session: Session,
@@ -109,35 +97,32 @@ enum News {
 }
 
 impl Router {
-    /// The thread's body: returns when all pollers are gone and nothing is parked.
+    /// The thread's body: returns when all pollers are gone.
     pub fn run(self, events: &Receiver<Event>) {
-        let mut parked: Vec<Pending> = Vec::new();
+        let mut parked = ParkedSessions::taken_up(&self.store);
         let mut gate = Gate::default();
         loop {
-            let retry = (!parked.is_empty()).then(|| Instant::now() + PARKED_RETRY);
-            // Pollers are held up by a queue that nobody empties.
-            let events = if parked.len() >= MAX_PARKED { &crossbeam_channel::never() } else { events };
-            match thread::next(events, retry) {
+            match thread::next(events, parked.next_try()) {
                 Ok(Some(Event::Batch { messages, accepted })) => {
                     gate.worked();
-                    parked.extend(self.place(messages, accepted));
+                    self.take(messages, &accepted, &mut parked);
                 }
                 Ok(Some(Event::Barrier(barrier))) => gate.hold(barrier),
                 Ok(None) => {}
-                // What is parked was not acknowledged: its platform brings it again.
                 Err(_) => return,
             }
-            parked = parked.into_iter().filter_map(|batch| self.write(batch)).collect();
-            if let (true, Some(barrier)) = (parked.is_empty(), gate.until().and_then(|_| gate.open())) {
+            self.try_parked(&mut parked);
+            if let (true, Some(barrier)) = (parked.are_hopeless(), gate.until().and_then(|_| gate.open())) {
                 // Gone means that the host stops.
                 let _ = self.sweep.send(sweep::Event::Barrier(barrier));
             }
         }
     }
 
-    /// Decides where each message of a batch goes. A message that cannot be judged does not hold
-    /// up the others, but its batch is not acknowledged, so that it comes again.
-    fn place(&self, messages: Vec<InboundMessage>, accepted: Sender<()>) -> Option<Pending> {
+    /// Decides where each message of a batch goes, and writes it there. A message that cannot be
+    /// judged or kept does not hold up the others, but its batch is not acknowledged, so that it
+    /// comes again.
+    fn take(&self, messages: Vec<InboundMessage>, accepted: &Sender<()>, parked: &mut ParkedSessions) {
         let mut batch = Batch {
             facts: Facts::new(&self.store),
             records: Records::new(&self.store, crate::time::now()),
@@ -155,8 +140,13 @@ impl Router {
             // Gone means that the host stops; the notice is in the store.
             let _ = self.delivery.send(delivery::Event::HostOutbox);
         }
-        let accepted = if whole { accepted } else { crossbeam_channel::bounded(1).0 };
-        Some(Pending { since: Instant::now(), sessions: batch.sessions.into_values().collect(), accepted })
+        for ForSession { session, rows } in batch.sessions.into_values() {
+            whole &= self.keep(&session, &rows, parked);
+        }
+        if whole {
+            // The poller stopped waiting only if it stopped.
+            let _ = accepted.send(());
+        }
     }
 
     fn route(&self, message: &InboundMessage, batch: &mut Batch<'_>) -> Result<()> {
@@ -361,43 +351,7 @@ impl Router {
         NewMessageIn { trigger, ..row }
     }
 
-    /// Writes a batch; what could not be written because of a lock comes back.
-    fn write(&self, mut batch: Pending) -> Option<Pending> {
-        batch.sessions.retain(|part| match self.commit(part) {
-            Ok(news) => {
-                if news == News::Wakes {
-                    let session_id = part.session.id.clone();
-                    // Gone means that the host stops; the next start finds the rows.
-                    let _ = self.sweep.send(sweep::Event::Wake { session_id, reason: StartReason::Message });
-                }
-                false
-            }
-            Err(e) if e.downcast_ref::<rusqlite::Error>().is_some_and(is_transient) => {
-                let session_id = &part.session.id;
-                log::warn!("Messages wait for a locked session session={session_id}");
-                if batch.since.elapsed() > MAX_LOCKED {
-                    let _ = self.sweep.send(sweep::Event::Locked { session_id: session_id.clone() });
-                }
-                true
-            }
-            Err(e) => {
-                // No lock that passes: a full disk, a broken file. To wait for it would hold up everybody, so
-                // whoever sent them is told, or brings them again.
-                log::error!("Messages were not stored session={} error={e:#}", part.session.id);
-                batch.accepted = crossbeam_channel::bounded(1).0;
-                false
-            }
-        });
-        if batch.sessions.is_empty() {
-            // The poller stopped waiting only if it stopped.
-            let _ = batch.accepted.send(());
-            return None;
-        }
-        Some(batch)
-    }
-
-    fn commit(&self, part: &ForSession) -> Result<News> {
-        let session = &part.session;
+    fn commit(&self, session: &Session, rows: &[NewMessageIn]) -> Result<News> {
         let dir = self.home.session(&session.agent_group_id, &session.id);
         if !dir.root().exists() {
             dir.prepare().with_context(|| format!("cannot create {}", dir.root().display()))?;
@@ -406,7 +360,7 @@ impl Router {
         let mut news = News::Quiet;
         let mut absorbed = Vec::new();
         inbound.write(|tx| {
-            for row in &part.rows {
+            for row in rows {
                 match tx.insert(row)? {
                     Intake::Absorbed { id } => {
                         log::info!("Message absorbed: it is there already message={id} session={}", session.id);

@@ -25,6 +25,7 @@ mod error;
 mod host_outbox;
 mod legacy;
 mod migrate;
+mod parked;
 mod people;
 mod records;
 mod runs;

@@ -3,6 +3,7 @@
 
 mod golden;
 mod model;
+mod parked;
 mod world;
 
 use super::*;

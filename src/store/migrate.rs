@@ -19,6 +19,7 @@ pub const MIGRATIONS: &[Migration] = &[
     Migration { name: "host", sql: include_str!("migrations/0002-host.sql") },
     Migration { name: "pairing", sql: include_str!("migrations/0003-pairing.sql") },
     Migration { name: "settled", sql: include_str!("migrations/0004-settled.sql") },
+    Migration { name: "parked", sql: include_str!("migrations/0005-parked.sql") },
 ];
 
 table! {

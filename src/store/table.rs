@@ -4,7 +4,7 @@
 //! are the columns. Text that no table knows is an error naming table, row and column.
 
 use jiff::Timestamp;
-use nanoclaw_session::row::{DestinationType, OutKind};
+use nanoclaw_session::row::{DestinationType, InKind, OutKind};
 use nanoclaw_session::time::{format_utc, parse_utc};
 use rusqlite::types::{ToSql, ToSqlOutput, ValueRef};
 use serde_json::Value;
@@ -198,7 +198,8 @@ written!(bool, |flag| *flag);
 written!(Timestamp, |time| format_utc(*time));
 written!(DestinationType, |kind| kind.as_str());
 written!(OutKind, |kind| kind.as_str());
-read_by_rusqlite!(String, i64, u32, bool, DestinationType, OutKind);
+written!(InKind, |kind| kind.as_str());
+read_by_rusqlite!(String, i64, u32, bool, DestinationType, OutKind, InKind);
 json_column!(Value);
 json_column!(serde_json::Map<String, Value>);
 json_column!(Vec<Value>);

@@ -164,10 +164,6 @@ fn only_the_session_itself_suffers(which: &str) {
     for container in host.events().running().iter().filter(|c| !c.starts_with("nanoclaw-main-")) {
         attempt(&["kill", "--signal", "KILL", container]);
     }
-    // What was not accepted is sent again, as a platform would.
-    for Fault { agent, .. } in &FAULTS {
-        say(&mut client, agent, 2);
-    }
     hear_until(&client, &mut lines, |lines| FAULTS.iter().all(|f| is_answered(lines, f.agent, 2)));
     assert_eq!(host.pid(), pid);
     assert_eq!(host.events().two_at_once(), None);

@@ -127,10 +127,7 @@ fn python(code: &str) -> String {
     format!("exec python3 -c '{code}'")
 }
 
-/// Its neighbours wait up to ten seconds and the stop of the container on top: a poller hands over
-/// one batch at a time, and the router acknowledges none whose rows wait for a lock.
 #[test]
-#[ignore = "known: a parked session holds up its whole channel"]
 fn a_container_that_locks_its_inbound_db_holds_up_nobody_else() {
     // SQLite's shared lock, as a reader that never ends would hold it.
     let mut v = Victims::of(&python(

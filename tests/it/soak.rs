@@ -259,7 +259,6 @@ impl Run {
 
 /// Stopped at the moment at which it has claimed a message: a runner that hangs looks like that.
 #[test]
-#[ignore = "a claim may lie for a minute: `make soak` runs it"]
 fn a_runner_that_claims_a_message_and_does_nothing_is_replaced_after_a_minute() {
     const LIMIT: Duration = Duration::from_secs(180);
     let host = Host::started();

@@ -16,6 +16,7 @@
 
 use std::collections::BTreeMap;
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use crossbeam_channel::{bounded, unbounded};
 use nanoclaw_session::content::ChatIn;
@@ -83,11 +84,22 @@ impl World {
         if !setup.contains("unwired") {
             create_chat(&store, setup, kind);
         }
+        let mut world = World { _folder: folder, home, store, sweep: unbounded().1, router: None, kind };
+        world.restart();
+        world
+    }
+
+    /// Ends the router, if there is one, and starts another.
+    pub fn restart(&mut self) {
+        if let Some((events, thread)) = self.router.take() {
+            drop(events);
+            thread.join().unwrap();
+        }
         let (sweep_tx, sweep) = unbounded();
         let (delivery_tx, delivery) = unbounded();
         let router = Router {
-            store: Store::open(&home.store(), now()).unwrap(),
-            home: Arc::clone(&home),
+            store: Store::open(&self.home.store(), now()).unwrap(),
+            home: Arc::clone(&self.home),
             sweep: sweep_tx,
             delivery: delivery_tx,
         };
@@ -96,7 +108,8 @@ impl World {
             router.run(&events);
             drop(delivery); // until here somebody listens
         });
-        World { _folder: folder, home, store, sweep, router: Some((events_tx, thread)), kind }
+        self.sweep = sweep;
+        self.router = Some((events_tx, thread));
     }
 
     /// Sends one batch and waits until it is on disk.
