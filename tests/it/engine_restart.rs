@@ -104,10 +104,13 @@ fn a_restart_of_the_engine_while_containers_run_is_survived_without_one_of_ours(
     let mut host = Host::new();
     let mut dockerd = Dockerd::started(&host);
     host.set("DOCKER_HOST", dockerd.socket());
+    host.set("NANOCLAW_LOG", "debug");
     host.start();
     let mut client = host.client();
     assert!(client.ask("m1", "hello")[0].starts_with("Hello!"));
     host.wait_completed(1);
+    // Before, its process is not known, and only the engine could say that it ended.
+    host.wait_log("Container runs", 1);
 
     // In good order: it takes its containers along.
     dockerd.end(Signal::TERM);

@@ -248,8 +248,11 @@ fn an_exit_is_noticed_while_the_engine_s_program_fails() {
     let mut host = Host::new();
     let engine = Engine::broken(&mut host, "*", NO_DAEMON);
     engine.mend();
+    host.set("NANOCLAW_LOG", "debug");
     host.start();
     host.chat("hello");
+    // Before, its process is not known, and only the engine could say that it ended.
+    host.wait_log("Container runs", 1);
     engine.break_down();
     docker(&["kill", "--signal", "KILL", &host.container()]);
     host.wait_log("Container ended", 1);
