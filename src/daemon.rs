@@ -187,7 +187,13 @@ impl Daemon {
         };
         let sweep_thread = actor("sweep", Box::new(move || sweep.run(&sweep_rx)))?;
 
-        let delivery = Delivery { store: open_store()?, home: Arc::clone(&home), sweep: sweep_tx.clone(), senders };
+        let delivery = Delivery {
+            store: open_store()?,
+            home: Arc::clone(&home),
+            sweep: sweep_tx.clone(),
+            zone: settings.agents.timezone.clone(),
+            senders,
+        };
         let delivery_thread = actor("delivery", Box::new(move || delivery.run(&delivery_rx)))?;
 
         let router = Router {

@@ -86,6 +86,8 @@ pub struct Delivery {
     pub store: Store,
     pub home: Arc<Home>,
     pub sweep: Sender<sweep::Event>,
+    /// The user's, an IANA name.
+    pub zone: String,
     /// The sender thread of each channel, by name.
     pub senders: HashMap<&'static str, Sender<sender::Task>>,
 }

@@ -11,7 +11,7 @@
 //! leaves claims, which a successor drops, so the rows are asked again. No handle on `inbound.db`
 //! outlives a look. A fault of the files ends the process; the host starts it again.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{ErrorKind, Read};
 use std::path::Path;
 use std::sync::Arc;
@@ -19,6 +19,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use crossbeam_channel::{Receiver, at, never, select};
+use jiff::SignedDuration;
 use jiff::tz::TimeZone;
 use nanoclaw_session::alive::{AliveLock, touch_heartbeat};
 use nanoclaw_session::config::ContainerConfig;
@@ -52,6 +53,8 @@ const MAX_IDLE_SECONDS: u64 = 366 * 24 * 3_600;
 const HEARTBEAT_STEP: Duration = Duration::from_secs(1);
 /// Most that is read of the instructions, and of the agent's memory. bytes
 const MAX_INSTRUCTIONS_BYTES: u64 = 256 * 1024;
+/// How long a delivered message's files are kept.
+const FILES_KEPT: SignedDuration = SignedDuration::from_hours(30 * 24);
 /// Due times are compared in milliseconds; waking a little late saves a second look.
 const DUE_MARGIN: Duration = Duration::from_millis(2);
 
@@ -112,6 +115,7 @@ impl Agent {
         let alive = AliveLock::take(&dir).with_context(|| format!("lock {}", dir.alive().display()))?;
         let config = ContainerConfig::load(&dir).with_context(|| format!("read {}", dir.container_json().display()))?;
         let outbound = OutboundDb::open(&dir).with_context(|| format!("open {}", dir.outbound_db().display()))?;
+        forget_files(&dir);
         let outside = watcher::start(&dir).with_context(|| format!("watch {}", dir.root().display()))?;
         let provider = provider::named(&config, &dir, gateway);
         let zone = time::zone([config.timezone.as_deref(), zone.as_deref()].into_iter().flatten());
@@ -526,6 +530,20 @@ fn read_or_empty(path: &Path) -> Result<String> {
     let mut bytes = Vec::new();
     file.take(MAX_INSTRUCTIONS_BYTES).read_to_end(&mut bytes).with_context(|| format!("read {}", path.display()))?;
     Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+/// Removes the files of messages whose delivery is long over: the host, which keeps them apart, writes nothing here.
+fn forget_files(dir: &SessionDir) {
+    let delivered = look(dir, |view| view.delivered_before(time::now() - FILES_KEPT));
+    for id in delivered.unwrap_or_else(|e| {
+        eprintln!("Old files are kept error={e}");
+        Vec::new()
+    }) {
+        match fs::remove_dir_all(dir.outbox(&id)) {
+            Err(e) if e.kind() != ErrorKind::NotFound => eprintln!("Old files are kept message={id} error={e}"),
+            _ => {}
+        }
+    }
 }
 
 fn read_destinations(view: &InboundView) -> rusqlite::Result<Destinations> {

@@ -14,7 +14,7 @@ use rusqlite::{Connection, OptionalExtension, Row, Transaction, TransactionBehav
 
 use crate::database::{HOST_BUSY_MS, add_missing_columns, busy, open_writer, run};
 use crate::layout::{SessionDir, journal_of};
-use crate::row::{Address, Audience, DeliveryStatus, Destination, InStatus, MessageIn, NewMessageIn, Trigger};
+use crate::row::{Address, Audience, DeliveryStatus, Destination, InKind, InStatus, MessageIn, NewMessageIn, Trigger};
 use crate::time::{format_utc, parse_utc};
 
 pub use crate::database::{Durability, is_transient};
@@ -88,6 +88,18 @@ pub struct Attempt {
     pub attempts: u32,
     pub next_attempt_at: Timestamp,
     pub last_error: Option<String>,
+}
+
+/// What repeats: the occurrences of one task, of which one is live.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Series {
+    pub id: String,
+    pub kind: InKind,
+    /// A cron expression.
+    pub recurrence: String,
+    pub address: Address,
+    pub content: String,
+    pub source_session_id: Option<String>,
 }
 
 /// The host's connection to `inbound.db`, held for one operation.
@@ -242,6 +254,28 @@ impl InboundTx<'_> {
             ],
         )?;
         Ok(Intake::Stored { id, seq })
+    }
+
+    /// The series of a row that is about to end, when it repeats and is the last live one of it.
+    pub fn series_of(&self, id: &str) -> rusqlite::Result<Option<Series>> {
+        let sql = "SELECT kind, recurrence, COALESCE(series_id, id), channel_type, platform_id, thread_id, content,
+               source_session_id
+             FROM messages_in AS this
+             WHERE id = ?1 AND status = 'pending' AND recurrence <> '' AND NOT EXISTS (
+               SELECT 1 FROM messages_in AS other WHERE other.id <> this.id AND other.status IN ('pending', 'paused')
+                 AND COALESCE(other.series_id, other.id) = COALESCE(this.series_id, this.id))";
+        self.tx
+            .query_row(sql, [id], |r| {
+                Ok(Series {
+                    kind: r.get(0)?,
+                    recurrence: r.get(1)?,
+                    id: r.get(2)?,
+                    address: Address { channel_type: r.get(3)?, platform_id: r.get(4)?, thread_id: r.get(5)? },
+                    content: r.get(6)?,
+                    source_session_id: r.get(7)?,
+                })
+            })
+            .optional()
     }
 
     /// Ends a row that is still pending: the container acknowledged it, or the host gave up.

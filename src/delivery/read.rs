@@ -110,7 +110,7 @@ impl Actor {
     fn end_of_life(&mut self, session_id: &str, claims: Vec<String>) {
         let Now { instant: now, wall } = self.now;
         let Some(books) = self.books.get_mut(session_id) else { return };
-        match books.flush(wall) {
+        match books.flush(wall, &self.parts.zone) {
             Ok(Flushed::TurnsEnded) => {
                 self.for_sweep.push_back(sweep::Event::Finished { session_id: session_id.to_owned() });
             }
@@ -215,7 +215,7 @@ impl Actor {
         if !books.has_marks() {
             return;
         }
-        match books.flush(wall) {
+        match books.flush(wall, &self.parts.zone) {
             Ok(Flushed::TurnsEnded) => {
                 self.for_sweep.push_back(sweep::Event::Finished { session_id: session_id.to_owned() });
             }

@@ -16,6 +16,7 @@ use nanoclaw_session::stamp::Stamp;
 use nanoclaw_session::untrusted::{OutRow, OutRows, UntrustedDb, UntrustedError};
 
 use crate::channel::Chat;
+use crate::recurrence;
 use crate::store::Session;
 
 /// Rows read in one look; the rest is read in the next.
@@ -304,7 +305,7 @@ impl Books {
     ///
     /// # Errors
     /// SQLite's.
-    pub fn flush(&mut self, now: Timestamp) -> rusqlite::Result<Flushed> {
+    pub fn flush(&mut self, now: Timestamp, zone: &str) -> rusqlite::Result<Flushed> {
         // Behind the cursor is only what is in one of the two tables.
         let first_unrecorded = self.open.iter().find(|(_, row)| row.attempt.is_none()).map(|(seq, _)| *seq);
         let cursor = match (first_unrecorded, self.read_to) {
@@ -324,7 +325,7 @@ impl Books {
                 tx.set_attempt(attempt)?;
             }
             for Finished { id, status, .. } in &marks.finished {
-                tx.finish(id, *status)?;
+                recurrence::finish(tx, id, *status, now, zone)?;
             }
             for note in &marks.notes {
                 tx.insert(note)?;

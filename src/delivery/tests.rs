@@ -137,6 +137,7 @@ impl World {
             store: Store::open(&home.store(), now.wall).unwrap(),
             home: Arc::clone(&home),
             sweep: sweep_tx,
+            zone: "UTC".into(),
             senders,
         };
         let actor = Actor::new(parts, now);
@@ -217,6 +218,7 @@ impl World {
             store: Store::open(&self.home.store(), self.now.wall).unwrap(),
             home: Arc::clone(&self.home),
             sweep: unbounded().0,
+            zone: "UTC".into(),
             senders: self.actor.parts.senders.clone(),
         };
         self.actor = Actor::new(parts, self.now);

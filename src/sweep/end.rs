@@ -13,6 +13,7 @@ use super::prune;
 use super::{Actor, Event, Exit, LOOK_AGAIN, Phase, Run};
 use crate::container::docker::{Docker, Inspected, State};
 use crate::delivery;
+use crate::recurrence;
 use crate::store::{ContainerStatus, EndReason, RunEnd, StoreError};
 use crate::thread::spawn_worker;
 
@@ -154,12 +155,13 @@ impl Actor {
         }
         let session = self.parts.store.session(session_id)?;
         let mut db = self.open_inbound(&session)?;
+        let zone = &self.parts.settings.agents.timezone;
         let verdicts = decide::after_death(claims, &db.unfinished()?, self.no_later());
         db.write(|tx| {
             for verdict in &verdicts {
                 match verdict {
                     Verdict::Retry { id, tries, after } => tx.retry(id, *tries, *after)?,
-                    Verdict::Fail { id } => tx.finish(id, InStatus::Failed)?,
+                    Verdict::Fail { id } => recurrence::finish(tx, id, InStatus::Failed, self.wall, zone)?,
                 }
             }
             Ok(())

@@ -45,7 +45,7 @@ pub fn measure(report: &mut Report, effort: Effort) -> Result<()> {
     let (sweep, to_sweep) = bounded(1_024);
     thread::spawn(move || to_sweep.iter().for_each(drop));
     let senders = HashMap::from([(CHANNEL, items_tx)]);
-    let delivery = Delivery { store, home: Arc::clone(&place.home), sweep, senders };
+    let delivery = Delivery { store, home: Arc::clone(&place.home), sweep, zone: "UTC".to_owned(), senders };
     let delivery = thread::spawn(move || delivery.run(&queue));
 
     for past in &sessions {

@@ -4,14 +4,17 @@ use std::fs;
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
+use jiff::Timestamp;
 use nanoclaw::store::EndReason;
+use nanoclaw_session::inbound::{Durability, InboundDb};
+use nanoclaw_session::row::{Address, InKind, NewMessageIn};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::messages_api::{MessagesApi, Script};
 use crate::restart::with_model;
 use crate::support::process::{self, Output};
-use crate::support::wait::{DEADLINE, wait_for};
-use crate::support::{Host, texts};
+use crate::support::wait::{DEADLINE, now, wait_for};
+use crate::support::{Host, sqlite, texts};
 
 #[track_caller]
 fn assert_silent(output: &Output, code: i32) {
@@ -158,4 +161,28 @@ fn a_sweep_that_is_told_to_stop_leaves_nothing_running() {
     assert_eq!(process::wait(&mut sweep, Duration::from_secs(12)).expect("it ends").code(), Some(4));
     assert_eq!(host.containers(), [] as [String; 0]);
     wait_for("the end of the engine's programs", &[], || process::descendants(sweep.id()).is_empty().then_some(()));
+}
+
+/// As an import leaves it, or an agent will.
+#[test]
+fn a_task_that_repeats_runs_when_it_is_due_and_is_armed_again() {
+    let mut host = Host::started();
+    host.chat("hello");
+    host.wait_completed(1);
+    host.sigterm();
+    let task = NewMessageIn {
+        kind: InKind::Task,
+        process_after: Some(now() - Duration::from_secs(60)),
+        recurrence: Some("0 8 * * *".into()),
+        ..NewMessageIn::chat("task-1".into(), now(), Address::default(), r#"{"prompt":"water the plants"}"#.into())
+    };
+    let mut inbound = InboundDb::open(&host.dir(), Durability::Normal).unwrap();
+    inbound.write(|tx| tx.insert(&task).map(drop)).unwrap();
+    drop(inbound);
+    host.start();
+    host.wait_completed(2);
+    let live = "SELECT process_after FROM messages_in WHERE status = 'pending' AND series_id = 'task-1'";
+    let next: Timestamp = sqlite::column(&host.dir().inbound_db(), live).unwrap().concat().parse().unwrap();
+    assert!(next > now() && next < now() + Duration::from_secs(24 * 3600) && next.to_string().contains("T08:00:00"));
+    assert_eq!(host.replies().len(), 2);
 }

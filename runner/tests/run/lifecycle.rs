@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 use jiff::ToSpan;
 use nanoclaw_session::alive::is_locked;
-use nanoclaw_session::inbound::roll_back_journal;
-use nanoclaw_session::row::{AckStatus, NewMessageIn};
+use nanoclaw_session::inbound::{Delivered, Durability, InboundDb, roll_back_journal};
+use nanoclaw_session::row::{AckStatus, DeliveryStatus, NewMessageIn};
 use rusqlite::Connection;
 
 use crate::session::{Session, message, now};
@@ -155,4 +155,24 @@ fn a_journal_left_by_a_dead_host_is_waited_out() {
     roll_back_journal(&session.dir).unwrap();
     session.wait_ack("m1", AckStatus::Completed);
     assert!(session.texts()[0].starts_with("Hello!"));
+}
+
+#[test]
+fn files_of_messages_delivered_long_ago_go_when_a_runner_starts() {
+    let session = Session::new();
+    let month = jiff::SignedDuration::from_hours(24 * 31);
+    let mut inbound = InboundDb::open(&session.dir, Durability::Normal).unwrap();
+    for (id, at) in [("old", Some(now() - month)), ("new", Some(now())), ("waiting", None)] {
+        fs::create_dir_all(session.dir.outbox(id)).unwrap();
+        fs::write(session.dir.outbox(id).join("photo.jpg"), "x").unwrap();
+        let outcome =
+            Delivered { message_out_id: id.into(), platform_message_id: None, status: DeliveryStatus::Delivered };
+        inbound.write(|tx| at.map_or(Ok(()), |at| tx.mark_delivered(&outcome, at))).unwrap();
+    }
+    drop(inbound);
+    let _runner = session.start();
+    session.say("m1", "hello");
+    session.wait_ack("m1", AckStatus::Completed);
+    let left = |id: &str| session.dir.outbox(id).exists();
+    assert_eq!(["old", "new", "waiting"].map(left), [false, true, true]);
 }

@@ -81,6 +81,12 @@ impl InboundView {
         self.db.prepare_cached(&sql)?.query_row([id], message_in).optional()
     }
 
+    /// The outbound rows whose delivery, good or bad, was over before `before`.
+    pub fn delivered_before(&self, before: Timestamp) -> rusqlite::Result<Vec<String>> {
+        let sql = "SELECT message_out_id FROM delivered WHERE datetime(delivered_at) < datetime(?1)";
+        self.db.prepare(sql)?.query_map([format_utc(before)], |r| r.get(0))?.collect()
+    }
+
     /// The highest seq in the file; 0 when it is empty.
     pub fn max_seq(&self) -> rusqlite::Result<i64> {
         self.db.query_row("SELECT COALESCE(MAX(seq), 0) FROM messages_in", [], |r| r.get(0))
