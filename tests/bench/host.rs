@@ -73,19 +73,26 @@ impl Place {
         Ok(host)
     }
 
-    /// Runs one cycle to its end: how long it took, and its most memory in KiB.
+    /// Runs one cycle to its end: how long it took, and its most memory in KiB. (`getrusage` would
+    /// say what this process had when it made that one.)
     pub fn cycle(&self, bin: &Path) -> Result<(Duration, i64)> {
         let started = Instant::now();
-        let child = self.command(bin, "sweep").stdout(Stdio::null()).spawn()?;
-        let mut status = 0;
-        // SAFETY: both are plain data for the kernel to fill.
-        let (pid, usage) = unsafe {
-            let mut usage = std::mem::zeroed::<libc::rusage>();
-            (libc::wait4(child.id().try_into()?, &mut status, 0, &mut usage), usage)
+        let mut child = self.command(bin, "sweep").stdout(Stdio::null()).spawn()?;
+        let status = format!("/proc/{}/status", child.id());
+        let mut peak_kib = 0;
+        let ended = loop {
+            if let Some(ended) = child.try_wait()? {
+                break ended;
+            }
+            let text = std::fs::read_to_string(&status).unwrap_or_default();
+            let line = text.lines().find_map(|l| l.strip_prefix("VmHWM:")).unwrap_or_default();
+            // It only grows; at the very end it is gone.
+            peak_kib = peak_kib.max(line.trim().trim_end_matches(" kB").parse().unwrap_or(0));
+            std::thread::sleep(Duration::from_micros(200));
         };
         let took = started.elapsed();
-        ensure!(pid > 0 && status == 0, "`nanoclaw sweep` failed: wait status {status}");
-        Ok((took, usage.ru_maxrss))
+        ensure!(ended.success(), "`nanoclaw sweep` failed: {ended}");
+        Ok((took, peak_kib))
     }
 
     fn command(&self, bin: &Path, word: &str) -> Command {
