@@ -37,8 +37,9 @@ use jiff::{SignedDuration, Timestamp};
 use nanoclaw_session::alive::last_heartbeat;
 use nanoclaw_session::inbound::{Durability, InboundDb};
 use nanoclaw_session::layout::SessionDir;
-use nanoclaw_session::row::MessageIn;
+use nanoclaw_session::row::{Address, InKind, MessageIn, NewMessageIn, Trigger};
 use nanoclaw_session::stamp::Stamp;
+use serde_json::json;
 
 use crate::config::Settings;
 use crate::container::docker::{Docker, DockerError, Inspected, Life, Started};
@@ -418,6 +419,7 @@ impl Actor {
         if self.next_safety_pass <= now {
             self.next_safety_pass = now + SAFETY_PASS;
             self.visit_all()?;
+            self.expire_questions()?;
         }
         if self.next_prune <= now {
             self.next_prune = now + PRUNE_EVERY;
@@ -501,6 +503,27 @@ impl Actor {
                 (Verdict::Idle, None) => progress.put_off(now.instant),
             }
         }
+    }
+
+    /// Tells agents that nobody answered their question in time: a tool waits for it.
+    fn expire_questions(&self) -> Result<()> {
+        for question in self.parts.store.expired_questions(self.wall)? {
+            let id = question.question_id;
+            if let Err(e) = self.expire_question(&id, &question.session_id) {
+                log::warn!("A question could not be ended question={id} error={e:#}");
+            }
+        }
+        Ok(())
+    }
+
+    fn expire_question(&self, id: &str, session_id: &str) -> Result<()> {
+        let answer = json!({"type": "question_response", "questionId": id, "status": "expired"}).to_string();
+        // Written twice, should we die before the question goes, it is absorbed.
+        let row = NewMessageIn::chat(format!("{id}:expired"), crate::time::now(), Address::default(), answer);
+        let row = NewMessageIn { kind: InKind::System, trigger: Trigger::Context, ..row };
+        self.open_inbound(&self.parts.store.session(session_id)?)?.write(|tx| tx.insert(&row))?;
+        self.parts.store.take_question(id)?;
+        Ok(())
     }
 
     /// Forgets old notices, and the logs of sessions that are no more. (A session's own files are

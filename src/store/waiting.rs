@@ -110,8 +110,8 @@ impl Store {
         Ok(self.take("WHERE question_id = ?1", &[&question_id])?.pop())
     }
 
-    /// Removes and returns the questions that nobody answered in time.
-    pub fn take_expired_questions(&self, now: Timestamp) -> Result<Vec<Question>> {
-        self.take(&format!("WHERE {} <= {}", comparable("expires_at"), comparable("?1")), &[&now])
+    /// The questions that nobody answered in time.
+    pub(crate) fn expired_questions(&self, now: Timestamp) -> Result<Vec<Question>> {
+        self.all(&format!("WHERE {} <= {}", comparable("expires_at"), comparable("?1")), &[&now])
     }
 }

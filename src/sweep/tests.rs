@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use crossbeam_channel::unbounded;
 
 use super::*;
-use crate::store::{AgentGroup, HostMessage};
+use crate::store::{AgentGroup, HostMessage, Question};
 use crate::watch::watcher;
 
 struct World {
@@ -169,4 +169,37 @@ fn one_that_was_stuck_before_it_took_anything_is_no_loop() {
 fn a_host_that_never_runs_for_long_forgets_old_things_too() {
     let w = World::new("exit 1");
     assert_eq!(w.actor.parts.store.find_host_message("old").unwrap(), None);
+}
+
+#[test]
+fn a_question_nobody_answered_in_time_is_answered_with_that_once() {
+    let mut w = World::new("exit 1");
+    w.session("s");
+    let now = crate::time::now();
+    let question = |id: &str, expires_at| Question {
+        question_id: id.into(),
+        session_id: "s".into(),
+        message_out_id: "out".into(),
+        platform_id: None,
+        channel_type: None,
+        thread_id: None,
+        title: "Water them?".into(),
+        options_json: json!([]),
+        created_at: now,
+        expires_at,
+    };
+    let store = &w.actor.parts.store;
+    store.put_question(&question("late", Some(now))).unwrap();
+    store.put_question(&question("open", Some(now + Duration::from_secs(3_600)))).unwrap();
+    store.put_question(&question("forever", None)).unwrap();
+    for _ in 0..2 {
+        w.actor.next_safety_pass = Instant::now();
+        w.actor.step(None);
+    }
+    let rows = w.actor.unfinished("s").unwrap();
+    assert_eq!(rows.len(), 1);
+    assert_eq!((rows[0].kind, rows[0].trigger), (InKind::System, Trigger::Context), "it wakes nobody");
+    assert_eq!(rows[0].content, r#"{"questionId":"late","status":"expired","type":"question_response"}"#);
+    let left = |id: &str| w.actor.parts.store.take_question(id).unwrap().is_some();
+    assert_eq!(["late", "open", "forever"].map(left), [false, true, true]);
 }
