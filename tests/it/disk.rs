@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 
 use crate::support::docker::docker;
-use crate::support::process::as_root;
+use crate::support::process::{as_root, root_command, run};
 use crate::support::wait::wait_for;
 use crate::support::{Client, Host};
 
@@ -29,7 +29,9 @@ impl Mounted {
     fn read_only(at: &Path) -> Mounted {
         let path = at.display().to_string();
         let mounted = Mounted::mount(&["--bind", &path], at);
-        as_root(&["mount", "-o", "remount,bind,ro", &path]);
+        // Refused while the host happens to have a file of it open for writing.
+        let remount = || run(root_command("mount").args(["-o", "remount,bind,ro", &path]), "").code == Some(0);
+        wait_for("the mount to be read-only", &[], || remount().then_some(()));
         mounted
     }
 
