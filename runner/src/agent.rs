@@ -55,6 +55,8 @@ const HEARTBEAT_STEP: Duration = Duration::from_secs(1);
 const MAX_INSTRUCTIONS_BYTES: u64 = 256 * 1024;
 /// How long a delivered message's files are kept.
 const FILES_KEPT: SignedDuration = SignedDuration::from_hours(30 * 24);
+/// What a tool may take beyond its declared time to be killed and to report.
+const TOOL_MARGIN: Duration = Duration::from_secs(10);
 /// Due times are compared in milliseconds; waking a little late saves a second look.
 const DUE_MARGIN: Duration = Duration::from_millis(2);
 
@@ -348,10 +350,34 @@ impl Agent {
                 self.silent_until = Some(until);
                 self.write(|tx| tx.set_container_state(&silent(until), time::now()))
             }
+            TurnEvent::ToolStarted { name, deadline } => self.tool_started(name, deadline),
+            TurnEvent::ToolEnded => self.tool_ended(),
+            TurnEvent::Cost { .. } => Ok(()),
             TurnEvent::Send(outgoing) => self.send(outgoing),
             TurnEvent::Result(result) => self.finish(result),
             TurnEvent::Error(error) => self.fail(error),
         }
+    }
+
+    /// The host holds us to what we declare here (rule 9).
+    fn tool_started(&mut self, name: String, deadline: Option<Duration>) -> Result<()> {
+        let now = time::now();
+        let silent_until = deadline.map(|d| now + d + TOOL_MARGIN);
+        self.silent_until = self.silent_until.max(silent_until);
+        let state = ContainerState {
+            current_tool: Some(name),
+            tool_declared_timeout_ms: deadline.map(|d| d.as_millis().try_into().unwrap_or(i64::MAX)),
+            tool_started_at: Some(now),
+            phase: Some("turn".into()),
+            silent_until: self.silent_until,
+        };
+        self.write(|tx| tx.set_container_state(&state, now))
+    }
+
+    fn tool_ended(&mut self) -> Result<()> {
+        let state =
+            ContainerState { phase: Some("turn".into()), silent_until: self.silent_until, ..Default::default() };
+        self.write(|tx| tx.set_container_state(&state, time::now()))
     }
 
     fn on_turn_closed(&mut self) -> Result<()> {
@@ -409,7 +435,7 @@ impl Agent {
     /// Tells the agent, in the same turn, what became of its answer.
     fn nudge(&mut self, mut turn: Box<Turn>, note: String, continuation: Option<String>) -> Result<()> {
         let continuation = if continuation.is_some() { continuation } else { self.continuation()? };
-        let prompt = Prompt { message_ids: Vec::new(), text: format!("A note from your runner: {note}") };
+        let prompt = Prompt { text: format!("A note from your runner: {note}"), ..Prompt::default() };
         turn.handle = self.ask(prompt, &turn.destinations, continuation)?;
         turn.nudge = Nudge::Used;
         if let Some(late) = Share::joined(std::mem::take(&mut turn.pushed)) {

@@ -18,7 +18,9 @@ mod probe;
 mod prompt;
 mod provider;
 mod reply;
+mod stop;
 mod time;
+mod tools;
 mod turn;
 mod watcher;
 

@@ -8,8 +8,10 @@
 pub mod anthropic;
 pub mod demo;
 pub mod missing;
+pub mod model;
 
 use std::io;
+use std::path::PathBuf;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -20,6 +22,7 @@ use nanoclaw_session::content::Outbound;
 use nanoclaw_session::layout::SessionDir;
 
 use crate::gateway::Gateway;
+pub use crate::stop::Stopped;
 
 /// Stack of every thread of the runner but the first.
 pub const STACK_BYTES: usize = 256 * 1024;
@@ -35,6 +38,26 @@ pub struct Prompt {
     /// asked again after a crash. Empty for what the runner itself says.
     pub message_ids: Vec<String>,
     pub text: String,
+    /// Pictures and PDFs that came with them, for models that can see.
+    pub files: Vec<PromptFile>,
+}
+
+/// A file for the model to look at.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PromptFile {
+    pub path: PathBuf,
+    /// Of the kinds in `MEDIA_TYPES`.
+    pub media_type: String,
+}
+
+/// What an answer cost. tokens
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Usage {
+    /// Not from the cache.
+    pub input: u64,
+    pub output: u64,
+    pub cache_read: u64,
+    pub cache_write: u64,
 }
 
 /// What a turn starts with.
@@ -55,6 +78,12 @@ pub enum TurnEvent {
     Activity,
     /// No news is to be expected before `until`.
     Waiting { until: Timestamp },
+    /// A tool begins; the longest time it may take, where that is known.
+    ToolStarted { name: String, deadline: Option<Duration> },
+    /// No tool runs any more.
+    ToolEnded,
+    /// What the model has cost since the last such report.
+    Cost { model: String, usage: Usage },
     /// Something is sent in the middle of the turn.
     Send(Outgoing),
     /// The turn ended well.
@@ -151,10 +180,6 @@ impl TurnHandle {
         self.events
     }
 }
-
-/// The turn was stopped, or the agent is gone: why anything on a [`TurnPort`] fails, at once.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Stopped;
 
 /// The provider's end of a turn.
 pub struct TurnPort {

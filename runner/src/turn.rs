@@ -29,7 +29,7 @@ impl Share {
     pub fn new(rows: &[MessageIn], text: String) -> Share {
         Share {
             claims: rows.iter().map(|row| Claim { id: row.id.clone(), address: row.address.clone() }).collect(),
-            prompt: Prompt { message_ids: rows.iter().map(|row| row.id.clone()).collect(), text },
+            prompt: Prompt { message_ids: rows.iter().map(|row| row.id.clone()).collect(), text, files: Vec::new() },
         }
     }
 
@@ -40,6 +40,7 @@ impl Share {
             all.prompt.message_ids.extend(next.prompt.message_ids);
             all.prompt.text.push_str("\n\n");
             all.prompt.text.push_str(&next.prompt.text);
+            all.prompt.files.extend(next.prompt.files);
             all
         })
     }

@@ -183,7 +183,7 @@ mod tests {
     use super::*;
 
     fn prompt(ids: &[&str], text: &str) -> Prompt {
-        Prompt { message_ids: ids.iter().map(|id| (*id).to_owned()).collect(), text: text.into() }
+        Prompt { message_ids: ids.iter().map(|id| (*id).to_owned()).collect(), text: text.into(), files: Vec::new() }
     }
 
     fn said(history: &History) -> Vec<(Role, String)> {

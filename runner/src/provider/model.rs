@@ -1,0 +1,4 @@
+//! Our own agent loop: a model behind an HTTP API, a history, tools.
+
+pub mod api;
+pub mod message;

@@ -1,0 +1,52 @@
+//! A conversation as every API of ours understands it, and as it lies on disk.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+/// Who said it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    User,
+    Assistant,
+}
+
+/// A message. Roles alternate and the user's is first; results of tools come first in their message.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Message {
+    pub role: Role,
+    pub content: Vec<Block>,
+}
+
+/// A piece of a message.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum Block {
+    Text {
+        text: String,
+    },
+    /// A picture or a PDF; read when a request is made.
+    File {
+        path: PathBuf,
+        media_type: String,
+    },
+    ToolUse {
+        id: String,
+        name: String,
+        input: Value,
+    },
+    ToolResult {
+        tool_use_id: String,
+        /// Texts and files.
+        content: Vec<Block>,
+        is_error: bool,
+    },
+    /// What only the API that said it understands, such as thinking with its signature: sent back to it as it
+    /// came, and to no other.
+    Opaque {
+        api: String,
+        block: Value,
+    },
+}
