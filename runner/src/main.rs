@@ -10,6 +10,8 @@
 
 mod agent;
 mod batch;
+mod command;
+mod cost;
 mod destinations;
 mod gateway;
 mod id;

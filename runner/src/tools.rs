@@ -2,13 +2,20 @@
 //! and over which wire, it does not know.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crossbeam_channel::Sender;
+use nanoclaw_session::layout::SessionDir;
 use serde_json::Value;
 
 use crate::provider::TurnEvent;
 use crate::stop::Stop;
+
+/// What every agent of our own loop has.
+pub fn builtin(_dir: &SessionDir) -> Vec<Arc<dyn Tool>> {
+    Vec::new()
+}
 
 /// How a tool presents itself to a model.
 #[derive(Debug, Clone, PartialEq)]

@@ -50,3 +50,24 @@ pub enum Block {
         block: Value,
     },
 }
+
+impl Block {
+    /// About how much of a request it makes. bytes
+    pub fn bytes(&self) -> usize {
+        /// A picture counts as about 1,600 tokens.
+        const FILE_BYTES: usize = 5_000;
+        match self {
+            Block::Text { text } => text.len(),
+            Block::File { .. } => FILE_BYTES,
+            Block::ToolUse { input, .. } => input.to_string().len(),
+            Block::ToolResult { content, .. } => content.iter().map(Block::bytes).sum(),
+            Block::Opaque { block, .. } => block.to_string().len(),
+        }
+    }
+}
+
+/// The first `max_bytes` of a text, or a little less: whole characters.
+pub fn head(text: &str, max_bytes: usize) -> &str {
+    let end = (0..=max_bytes.min(text.len())).rev().find(|&i| text.is_char_boundary(i)).unwrap_or(0);
+    &text[..end]
+}
