@@ -168,11 +168,23 @@ impl Session {
         (ready > 0).then_some(db)
     }
 
+    /// What is sent to people.
     pub fn replies(&self) -> Vec<Reply> {
+        self.rows("kind <> 'system'")
+    }
+
+    /// What is asked of the host.
+    pub fn actions(&self) -> Vec<Reply> {
+        self.rows("kind = 'system'")
+    }
+
+    fn rows(&self, which: &str) -> Vec<Reply> {
         let Some(db) = self.outbound() else { return Vec::new() };
-        let sql =
-            "SELECT id, seq, in_reply_to, channel_type, platform_id, thread_id, content FROM messages_out ORDER BY seq";
-        let mut statement = db.prepare(sql).unwrap();
+        let sql = format!(
+            "SELECT id, seq, in_reply_to, channel_type, platform_id, thread_id, content FROM messages_out
+             WHERE {which} ORDER BY seq"
+        );
+        let mut statement = db.prepare(&sql).unwrap();
         let rows = statement.query_map([], |r| {
             Ok(Reply {
                 id: r.get(0)?,

@@ -20,6 +20,9 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+#[path = "messages_rules.rs"]
+mod rules;
+
 /// Longest wait of a test for a request.
 const DEADLINE: Duration = Duration::from_secs(30);
 /// Between two pings while a paced answer waits.
@@ -46,6 +49,20 @@ pub enum Script {
     },
     /// The model declines.
     Refuse,
+    /// Any blocks, and why the answer ends.
+    Blocks { blocks: Vec<Value>, end: &'static str },
+    /// Nothing, for as long as the client stays.
+    Silent,
+}
+
+impl Script {
+    /// The model calls tools: their names and inputs.
+    pub fn calls(calls: &[(&str, Value)]) -> Script {
+        let block = |(n, (name, input)): (usize, &(&str, Value))| {
+            json!({"type": "tool_use", "id": format!("toolu_{n}_{name}"), "name": name, "input": input})
+        };
+        Script::Blocks { blocks: calls.iter().enumerate().map(block).collect(), end: "tool_use" }
+    }
 }
 
 /// A request as it came.
@@ -61,7 +78,7 @@ impl Request {
     pub fn messages(&self) -> Vec<(String, String)> {
         let text = |content: &Value| match content {
             Value::String(s) => s.clone(),
-            Value::Array(blocks) => blocks.iter().filter_map(|b| b["text"].as_str()).collect(),
+            Value::Array(blocks) => blocks.iter().map(block_text).collect(),
             _ => String::new(),
         };
         let messages = self.body["messages"].as_array().cloned().unwrap_or_default();
@@ -72,6 +89,12 @@ impl Request {
     pub fn last(&self) -> String {
         self.messages().pop().map(|(_, text)| text).unwrap_or_default()
     }
+}
+
+/// The text of a block, or of the result of a tool.
+fn block_text(block: &Value) -> String {
+    let inner = block["content"].as_array().into_iter().flatten().map(block_text);
+    block["text"].as_str().map(str::to_owned).into_iter().chain(inner).collect()
 }
 
 /// What the test is told.
@@ -286,67 +309,12 @@ fn violation(line: &str, headers: &BTreeMap<String, String>, body: &Value) -> Op
     if header("content-type") != "application/json" {
         return invalid("content-type must be application/json".into());
     }
-    let Some(fields) = body.as_object() else { return invalid("the body is no JSON object".into()) };
-    const KNOWN: [&str; 13] = [
-        "model",
-        "messages",
-        "max_tokens",
-        "system",
-        "stream",
-        "metadata",
-        "stop_sequences",
-        "temperature",
-        "top_k",
-        "top_p",
-        "thinking",
-        "tools",
-        "tool_choice",
-    ];
-    if let Some(extra) = fields.keys().find(|name| !KNOWN.contains(&name.as_str())) {
-        return invalid(format!("{extra}: Extra inputs are not permitted"));
+    if body.to_string().len() > rules::MAX_BODY_BYTES {
+        return Some((413, "request_too_large", "Request exceeds the maximum size".into()));
     }
-    if body["model"].as_str().is_none_or(str::is_empty) {
-        return invalid("model: Field required".into());
-    }
-    if body["max_tokens"].as_u64().is_none_or(|n| n == 0) {
-        return invalid("max_tokens: must be a positive integer".into());
-    }
-    if body["stream"] != true {
-        return invalid("this stand-in only streams".into());
-    }
-    if fields.get("system").is_some_and(has_empty_text) {
-        return invalid("system: text content blocks must be non-empty".into());
-    }
-    let messages = body["messages"].as_array().map(Vec::as_slice).unwrap_or_default();
-    if messages.is_empty() {
-        return invalid("messages: at least one message is required".into());
-    }
-    for (i, message) in messages.iter().enumerate() {
-        let expected = if i % 2 == 0 { "user" } else { "assistant" };
-        if message["role"] != expected {
-            return invalid(format!("messages.{i}: role must be {expected:?}, is {}", message["role"]));
-        }
-        if has_empty_text(&message["content"]) {
-            return invalid(format!("messages.{i}: text content must be non-empty"));
-        }
-        let extra = |m: &serde_json::Map<String, Value>| m.keys().any(|k| k != "role" && k != "content");
-        if message.as_object().is_none_or(extra) {
-            return invalid(format!("messages.{i}: Extra inputs are not permitted"));
-        }
-    }
-    if messages.len() % 2 == 0 {
-        return invalid("the last message must be the user's".into());
-    }
-    None
-}
-
-fn has_empty_text(content: &Value) -> bool {
-    match content {
-        Value::String(text) => text.trim().is_empty(),
-        Value::Array(blocks) => {
-            blocks.is_empty() || blocks.iter().any(|b| b["text"].as_str().is_some_and(|t| t.trim().is_empty()))
-        }
-        _ => true,
+    match rules::broken(body) {
+        Ok(()) => None,
+        Err(what) => invalid(what),
     }
 }
 
@@ -366,9 +334,22 @@ fn answer(out: &mut impl Write, script: &Script, model: &Value, shared: &Shared)
         return Ok(Connection::Keep);
     }
     write!(out, "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n")?;
+    if let Script::Silent = script {
+        let gate = shared.gate.lock().expect("the gate");
+        while let Err(RecvTimeoutError::Timeout) = gate.recv_timeout(PING) {
+            event(out, &json!({"type": "ping"}))?;
+        }
+        return Ok(Connection::Close);
+    }
     let message = json!({"id": "msg_1", "type": "message", "role": "assistant", "model": model, "content": [],
         "stop_reason": null, "stop_sequence": null, "usage": {"input_tokens": 10, "output_tokens": 1}});
     event(out, &json!({"type": "message_start", "message": message}))?;
+    if let Script::Blocks { blocks, end } = script {
+        for block in blocks {
+            whole(out, block)?;
+        }
+        return end_of(out, end);
+    }
     let block = json!({"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}});
     event(out, &block)?;
     event(out, &json!({"type": "ping"}))?;
@@ -401,10 +382,44 @@ fn answer(out: &mut impl Write, script: &Script, model: &Value, shared: &Shared)
             write!(out, "0\r\n\r\n")?;
             return Ok(Connection::Keep);
         }
-        Script::Refuse | Script::Status { .. } => {}
+        Script::Refuse | Script::Status { .. } | Script::Blocks { .. } | Script::Silent => {}
     }
     event(out, &json!({"type": "content_block_stop", "index": 0}))?;
-    let reason = if matches!(script, Script::Refuse) { "refusal" } else { "end_turn" };
+    end_of(out, if matches!(script, Script::Refuse) { "refusal" } else { "end_turn" })
+}
+
+/// A block, streamed in pieces like the real ones.
+fn whole(out: &mut impl Write, block: &Value) -> io::Result<()> {
+    let mut empty = block.clone();
+    let deltas = match block["type"].as_str() {
+        Some("text") => {
+            empty["text"] = "".into();
+            vec![json!({"type": "text_delta", "text": block["text"]})]
+        }
+        Some("thinking") => {
+            (empty["thinking"], empty["signature"]) = ("".into(), "".into());
+            vec![
+                json!({"type": "thinking_delta", "thinking": block["thinking"]}),
+                json!({"type": "signature_delta", "signature": block["signature"]}),
+            ]
+        }
+        Some("tool_use") => {
+            empty["input"] = json!({});
+            let input = block["input"].to_string();
+            let half = (input.len() / 2..).find(|&i| input.is_char_boundary(i)).unwrap_or(0);
+            let piece = |part: &str| json!({"type": "input_json_delta", "partial_json": part});
+            vec![piece(""), piece(&input[..half]), piece(&input[half..])]
+        }
+        _ => Vec::new(),
+    };
+    event(out, &json!({"type": "content_block_start", "index": 0, "content_block": empty}))?;
+    for delta in deltas {
+        event(out, &json!({"type": "content_block_delta", "index": 0, "delta": delta}))?;
+    }
+    event(out, &json!({"type": "content_block_stop", "index": 0}))
+}
+
+fn end_of(out: &mut impl Write, reason: &str) -> io::Result<Connection> {
     let delta = json!({"stop_reason": reason, "stop_sequence": null});
     event(out, &json!({"type": "message_delta", "delta": delta, "usage": {"output_tokens": 5}}))?;
     event(out, &json!({"type": "message_stop"}))?;
