@@ -7,4 +7,5 @@ mod session;
 
 mod commands;
 mod lifecycle;
+mod model;
 mod turns;

@@ -219,6 +219,10 @@ impl Session {
         rusqlite::OptionalExtension::optional(row).unwrap()
     }
 
+    pub fn current_tool(&self) -> Option<String> {
+        self.outbound()?.query_row("SELECT current_tool FROM container_state", [], |r| r.get(0)).ok()?
+    }
+
     pub fn silent_until(&self) -> Option<Timestamp> {
         let sql = "SELECT silent_until FROM container_state";
         let text: Option<String> = self.outbound()?.query_row(sql, [], |r| r.get(0)).ok()?;

@@ -50,7 +50,10 @@ pub enum Script {
     /// The model declines.
     Refuse,
     /// Any blocks, and why the answer ends.
-    Blocks { blocks: Vec<Value>, end: &'static str },
+    Blocks {
+        blocks: Vec<Value>,
+        end: &'static str,
+    },
     /// Nothing, for as long as the client stays.
     Silent,
 }
@@ -58,9 +61,7 @@ pub enum Script {
 impl Script {
     /// The model calls tools: their names and inputs.
     pub fn calls(calls: &[(&str, Value)]) -> Script {
-        let block = |(n, (name, input)): (usize, &(&str, Value))| {
-            json!({"type": "tool_use", "id": format!("toolu_{n}_{name}"), "name": name, "input": input})
-        };
+        let block = |(n, (name, input)): (usize, &(&str, Value))| json!({"type": "tool_use", "id": format!("toolu_{n}_{name}"), "name": name, "input": input});
         Script::Blocks { blocks: calls.iter().enumerate().map(block).collect(), end: "tool_use" }
     }
 }
@@ -168,6 +169,20 @@ impl MessagesApi {
     /// Says how the next unscripted request is answered.
     pub fn script(&self, script: Script) {
         self.shared.script.lock().expect("the script").push_back(script);
+    }
+
+    /// Answers what comes next without a script.
+    pub fn forget_script(&self) {
+        self.shared.script.lock().expect("the script").clear();
+    }
+
+    /// What was wrong with the requests that were not looked at yet.
+    pub fn violations(&self) -> Vec<String> {
+        let violation = |report| match report {
+            Report::Violation(what) => Some(what),
+            _ => None,
+        };
+        self.reports.try_iter().filter_map(violation).collect()
     }
 
     /// Lets a paced answer go on with its next piece.

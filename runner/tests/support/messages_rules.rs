@@ -100,8 +100,8 @@ fn tools(body: &Value) -> Result<(), String> {
     for tool in body["tools"].as_array().into_iter().flatten() {
         only("tools", tool, &["name", "description", "input_schema"])?;
         let name = tool["name"].as_str().unwrap_or_default();
-        let fits = (1..=64).contains(&name.len())
-            && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-');
+        let fits =
+            (1..=64).contains(&name.len()) && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-');
         check(fits, "tools.name: String should match pattern '^[a-zA-Z0-9_-]{1,64}$'")?;
         check(names.insert(name), "tools: Tool names must be unique.")?;
         check(tool["input_schema"]["type"] == "object", "tools.input_schema.type: must be object")?;
@@ -220,8 +220,11 @@ mod tests {
             (with(json!([{"role": "user", "content": [marked, marked, marked, marked, marked]}])), "maximum of 4"),
             (with(json!([{"role": "user", "content": " "}])), "non-empty"),
             (with(json!([user, {"role": "assistant", "content": "no"}])), "last message"),
-            (with(json!([{"role": "user", "content": [{"type": "image", "source":
-                {"type": "base64", "media_type": "image/tiff", "data": "AAAA"}}]}])), "media_type"),
+            (
+                with(json!([{"role": "user", "content": [{"type": "image", "source":
+                {"type": "base64", "media_type": "image/tiff", "data": "AAAA"}}]}])),
+                "media_type",
+            ),
         ] {
             let said = broken(&bad).expect_err(why);
             assert!(said.contains(why), "{said} / {why}");
