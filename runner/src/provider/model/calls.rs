@@ -1,5 +1,6 @@
 //! The calls of one answer: run in order, those that only read side by side.
 
+use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
@@ -11,7 +12,7 @@ use super::history::History;
 use super::message::{Block, head};
 use crate::provider::{Prompt, STACK_BYTES, TurnEvent};
 use crate::stop::Stopped;
-use crate::tools::{Context, Effect, Outcome, Output, Part, Spec};
+use crate::tools::{Context, Effect, Outcome, Output, Part, Spec, Tool};
 
 /// Most calls at once.
 const MAX_SIDE_BY_SIDE: usize = 8;
@@ -103,20 +104,25 @@ fn side_by_side(engine: &Engine, calls: &[Call]) -> Vec<Output> {
 }
 
 impl Engine {
+    /// The tool of a call; the loop's own are none of these.
+    fn tool(&self, call: &Call) -> Option<&Arc<dyn Tool>> {
+        self.tools.get(self.specs.iter().position(|spec| spec.name == call.name)?)
+    }
+
     fn effect(&self, call: &Call) -> Effect {
         // Helpers are asked to do independent things.
-        self.tools.iter().find(|tool| tool.spec().name == call.name).map_or(Effect::Reads, |tool| tool.effect())
+        self.tool(call).map_or(Effect::Reads, |tool| tool.effect())
     }
 
     fn deadline(&self, call: &Call) -> Option<Duration> {
-        self.tools.iter().find(|tool| tool.spec().name == call.name).map(|tool| tool.deadline(&call.input))
+        self.tool(call).map(|tool| tool.deadline(&call.input))
     }
 
     fn call(&self, call: &Call) -> Output {
         if call.name == TASK && self.rank == Rank::Agent {
             return self.help(&call.input);
         }
-        match self.tools.iter().find(|tool| tool.spec().name == call.name) {
+        match self.tool(call) {
             Some(tool) => tool.call(&call.input, &Context { stop: self.stop.clone(), events: self.events.clone() }),
             None => {
                 let names: Vec<&str> = self.specs.iter().map(|spec| spec.name.as_str()).collect();

@@ -47,7 +47,7 @@ pub struct Engine {
     pub effort: Option<String>,
     pub system: String,
     pub tools: Vec<Arc<dyn Tool>>,
-    /// Of `tools`, and of what the loop itself offers.
+    /// Of `tools`, in their order, and then of what the loop itself offers.
     pub specs: Vec<Spec>,
     pub stop: Stop,
     pub events: Sender<TurnEvent>,
