@@ -13,6 +13,7 @@ mod batch;
 mod destinations;
 mod gateway;
 mod id;
+mod mcp;
 mod memory;
 mod probe;
 mod process;
