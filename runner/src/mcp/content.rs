@@ -106,3 +106,91 @@ pub fn cut(text: &str, max_chars: usize) -> String {
         None => text.to_owned(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn texts(output: &Output) -> Vec<&str> {
+        let text = |part| match part {
+            &Part::Text(ref text) => text.as_str(),
+            Part::File { path, .. } => panic!("{path:?}"),
+        };
+        output.parts.iter().map(text).collect()
+    }
+
+    #[test]
+    fn texts_links_and_resources_are_text_and_what_is_empty_is_left_out() {
+        let output = output(
+            json!({"isError": true, "structuredContent": {"a": 1}, "content": [
+                {"type": "text", "text": "one"}, {"type": "text", "text": " "},
+                {"type": "resource_link", "name": "log", "uri": "file:///log"},
+                {"type": "resource", "resource": {"uri": "file:///a", "text": "two"}},
+                {"type": "resource", "resource": {"uri": "file:///b"}},
+                {"type": "audio", "data": "AAAA", "mimeType": "audio/wav"}, {"type": "hologram"}, 7]}),
+            Path::new("/nonexistent"),
+        );
+        assert_eq!(output.outcome, Outcome::Failed);
+        assert_eq!(
+            texts(&output),
+            [
+                "one",
+                "log file:///log",
+                "file:///a:\ntwo",
+                "[file:///b: empty]",
+                "[data of the kind \"audio/wav\", which cannot be shown]",
+                "[a piece of the unknown kind \"hologram\"]",
+                "[a piece of the unknown kind \"\"]"
+            ]
+        );
+    }
+
+    #[test]
+    fn structured_content_counts_when_there_is_no_other() {
+        let nowhere = Path::new("/nonexistent");
+        for content in [json!([]), json!(null), json!("odd")] {
+            let output = output(json!({"content": content, "structuredContent": {"a": 1}}), nowhere);
+            assert_eq!((texts(&output), output.outcome), (vec!["{\"a\":1}"], Outcome::Done));
+        }
+        for nothing in [json!({}), json!(null), json!([]), json!("odd")] {
+            assert_eq!(texts(&output(nothing, nowhere)), ["(no output)"]);
+        }
+    }
+
+    #[test]
+    fn a_long_result_says_what_is_missing() {
+        let long = json!({"type": "text", "text": "ä".repeat(MAX_TEXT_CHARS - 1)});
+        let result = json!({"content": vec![long.clone(); 2]});
+        let output = output(result, Path::new("/nonexistent"));
+        let [first, second] = texts(&output)[..] else { panic!() };
+        assert_eq!(first.chars().count(), MAX_TEXT_CHARS - 1);
+        assert_eq!(second, "ä\n[cut off here: 199996 of 199998 bytes]");
+        let many = super::output(json!({"content": vec![json!({"type": "text", "text": "a"}); 150]}), Path::new("/"));
+        assert_eq!((many.parts.len(), texts(&many)[100]), (101, "[cut off here: 50 more pieces]"));
+    }
+
+    #[test]
+    fn pictures_become_files_of_which_the_newest_are_kept() {
+        let tmp = tempfile::tempdir().unwrap();
+        let folder = tmp.path().join("state/mcp");
+        let picture =
+            || output(json!({"content": [{"type": "image", "mimeType": "image/png", "data": "iVBORw=="}]}), &folder);
+        let oldest = folder.join("msg-1600000000000-x.png");
+        fs::create_dir_all(&folder).unwrap();
+        fs::write(&oldest, "").unwrap();
+        for _ in 1..MAX_FILES {
+            picture();
+        }
+        assert!(oldest.exists());
+        let [Part::File { path, media_type }] = &picture().parts[..] else { panic!() };
+        assert_eq!((fs::read(path).unwrap(), media_type.as_str()), (b"\x89PNG".to_vec(), "image/png"));
+        assert_eq!((fs::read_dir(&folder).unwrap().count(), oldest.exists()), (MAX_FILES, false));
+        let damaged = output(
+            json!({"content": [{"type": "resource", "resource":
+            {"uri": "x", "mimeType": "application/pdf", "blob": "???"}}]}),
+            &folder,
+        );
+        assert!(texts(&damaged)[0].contains("could not be stored"));
+    }
+}

@@ -167,3 +167,200 @@ fn block(part: &Part) -> Value {
         Err(e) => json!({"type": "text", "text": format!("[{}: {e}]", path.display())}),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::BufReader;
+    use std::os::unix::net::UnixStream;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::tools::{Effect, Spec};
+
+    /// Says what it was given; waits for its stop when it was given `"wait"`.
+    struct Echo;
+
+    impl Tool for Echo {
+        fn spec(&self) -> Spec {
+            Spec { name: "echo".into(), description: "says it".into(), schema: json!({"type": "object"}) }
+        }
+
+        fn effect(&self) -> Effect {
+            Effect::Reads
+        }
+
+        fn deadline(&self, _: &Value) -> Duration {
+            Duration::from_secs(1)
+        }
+
+        fn call(&self, input: &Value, context: &Context) -> Output {
+            match input["say"].as_str() {
+                Some("wait") => {
+                    context.events.send(TurnEvent::Activity).unwrap();
+                    context.stop.wait(Duration::from_secs(30)).unwrap_err();
+                    Output::text("stopped")
+                }
+                Some(text) => Output::text(text),
+                None => Output::failed("say what?"),
+            }
+        }
+    }
+
+    fn tools() -> [Arc<dyn Tool>; 1] {
+        [Arc::new(Echo)]
+    }
+
+    /// What is answered to these requests, each of which is complete before the next.
+    fn answers(requests: &[Value]) -> Vec<Value> {
+        let (_stopper, stop) = stop::pair();
+        let context = Context { stop, events: bounded(1).0 };
+        requests.iter().filter_map(|request| answer(&tools(), request, &context)).collect()
+    }
+
+    fn request(id: impl Into<Value>, method: &str, params: Value) -> Value {
+        json!({"jsonrpc": "2.0", "id": id.into(), "method": method, "params": params})
+    }
+
+    fn say(id: u64, text: &str) -> Value {
+        request(id, "tools/call", json!({"name": "echo", "arguments": {"say": text}}))
+    }
+
+    #[test]
+    fn a_client_is_greeted_in_its_own_revision_or_in_our_newest() {
+        let hello = |version: &str| request(1, "initialize", json!({"protocolVersion": version}));
+        let said = answers(&[hello("2025-06-18"), hello("1999-01-01")]);
+        assert_eq!(said[0]["result"]["protocolVersion"], "2025-06-18");
+        assert_eq!(said[1]["result"]["protocolVersion"], "2025-11-25");
+        assert_eq!(said[0]["result"]["capabilities"], json!({"tools": {}}));
+    }
+
+    #[test]
+    fn tools_are_listed_and_called() {
+        let said = answers(&[
+            request("l", "tools/list", json!({})),
+            say(2, "hi"),
+            request(3, "tools/call", json!({"name": "echo"})),
+            request(4, "tools/call", json!({"name": "other"})),
+            request(5, "ping", Value::Null),
+        ]);
+        assert_eq!(
+            said[0]["result"]["tools"],
+            json!([{"name": "echo", "description": "says it",
+            "inputSchema": {"type": "object"}, "annotations": {"readOnlyHint": true}}])
+        );
+        assert_eq!(said[1]["result"], json!({"content": [{"type": "text", "text": "hi"}], "isError": false}));
+        assert_eq!(said[2]["result"], json!({"content": [{"type": "text", "text": "say what?"}], "isError": true}));
+        assert_eq!((&said[3]["id"], &said[3]["error"]["code"]), (&json!(4), &json!(-32602)));
+        assert_eq!(said[4], json!({"jsonrpc": "2.0", "id": 5, "result": {}}));
+    }
+
+    #[test]
+    fn what_is_no_known_request_is_refused_and_notifications_are_not_answered() {
+        let said = answers(&[
+            request(1, "resources/list", json!({})),
+            json!({"id": 2}),
+            json!([1]),
+            json!({"jsonrpc": "2.0", "method": "notifications/new"}),
+            json!({"jsonrpc": "2.0", "id": 3, "result": {}}),
+        ]);
+        assert_eq!(said.iter().map(|s| s["error"]["code"].clone()).collect::<Vec<_>>(), [-32601, -32600, -32600]);
+    }
+
+    #[test]
+    fn a_client_of_the_revision_without_a_handshake_is_answered_in_it() {
+        let meta = |version: &str| json!({"_meta": {rpc::META_VERSION: version}});
+        let said = answers(&[
+            request(1, "server/discover", meta(rpc::VERSION)),
+            request(2, "tools/list", meta(rpc::VERSION)),
+            request(3, "tools/list", meta("2030-01-01")),
+        ]);
+        assert_eq!(said[0]["result"]["supportedVersions"], json!(["2026-07-28"]));
+        assert_eq!(said[1]["result"]["resultType"], "complete");
+        assert_eq!(
+            (&said[2]["error"]["code"], &said[2]["error"]["data"]["supported"][0]),
+            (&json!(-32022), &json!("2026-07-28"))
+        );
+    }
+
+    #[test]
+    fn a_picture_and_a_pdf_are_handed_over_with_their_content() {
+        let tmp = tempfile::tempdir().unwrap();
+        let part = |name: &str, media_type: &str| {
+            fs::write(tmp.path().join(name), "x").unwrap();
+            Part::File { path: tmp.path().join(name), media_type: media_type.into() }
+        };
+        let (picture, pdf) = (part("a", "image/png"), part("b", "application/pdf"));
+        assert_eq!(block(&picture), json!({"type": "image", "data": "eA==", "mimeType": "image/png"}));
+        assert_eq!(block(&pdf)["resource"]["blob"], "eA==");
+        drop(tmp);
+        assert_eq!(block(&picture)["type"], "text");
+    }
+
+    /// A client of a [`serve`] that runs.
+    struct Client {
+        to: UnixStream,
+        from: BufReader<UnixStream>,
+    }
+
+    impl Client {
+        fn send(&mut self, message: &Value) {
+            writeln!(self.to, "{message}").unwrap();
+        }
+
+        fn hear(&mut self) -> Value {
+            rpc::read(&mut self.from).unwrap().unwrap().unwrap()
+        }
+    }
+
+    /// Talks to a server until its input ends; `talk` also gets what calls report.
+    fn served(talk: impl FnOnce(&mut Client, &crossbeam_channel::Receiver<TurnEvent>)) -> io::Result<()> {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        ours.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+        let (events, reports) = bounded(8);
+        thread::scope(|scope| {
+            let input = BufReader::new(theirs.try_clone().unwrap());
+            let server = scope.spawn(move || serve(&tools(), input, theirs, &events));
+            let mut client = Client { to: ours.try_clone().unwrap(), from: BufReader::new(ours) };
+            talk(&mut client, &reports);
+            client.to.shutdown(std::net::Shutdown::Write).unwrap();
+            server.join().unwrap()
+        })
+    }
+
+    #[test]
+    fn a_call_does_not_hold_up_others_and_can_be_cancelled() {
+        let outcome = served(|client, reports| {
+            client.send(&say(1, "wait"));
+            reports.recv_timeout(Duration::from_secs(30)).unwrap();
+            client.send(&say(2, "next"));
+            client.send(&request(3, "ping", json!({})));
+            assert_eq!(client.hear()["id"], 3);
+            client.send(&json!({"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": 1}}));
+            let next = client.hear();
+            assert_eq!((&next["id"], &next["result"]["content"][0]["text"]), (&json!(2), &json!("next")));
+        });
+        outcome.unwrap();
+    }
+
+    #[test]
+    fn the_end_of_its_input_stops_a_server_in_the_middle_of_a_call() {
+        let outcome = served(|client, reports| {
+            client.send(&say(1, "wait"));
+            reports.recv_timeout(Duration::from_secs(30)).unwrap();
+        });
+        outcome.unwrap();
+    }
+
+    #[test]
+    fn what_is_no_json_is_answered_and_what_is_too_large_ends_it() {
+        let outcome = served(|client, _| {
+            client.to.write_all(b"{\n").unwrap();
+            let answer = client.hear();
+            assert_eq!((&answer["id"], &answer["error"]["code"]), (&Value::Null, &json!(-32700)));
+            client.send(&request(1, "ping", json!({})));
+            assert_eq!(client.hear()["result"], json!({}));
+            client.send(&json!(vec![0; 100_000]));
+        });
+        assert_eq!(outcome.unwrap_err().kind(), io::ErrorKind::InvalidData);
+    }
+}
