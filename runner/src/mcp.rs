@@ -66,18 +66,16 @@ struct Patience {
     call: Duration,
 }
 
-/// What a server does now, and when it was started lately.
+/// What a server does now, what it offered last, and when it was started lately.
 struct Life {
     state: State,
+    tools: Vec<Value>,
     starts: Vec<Instant>,
 }
 
 enum State {
     Off,
-    Running {
-        connection: Arc<Connection>,
-        tools: Vec<Value>,
-    },
+    Running(Arc<Connection>),
     /// Not to be started before.
     Resting {
         until: Instant,
@@ -94,7 +92,7 @@ impl Servers {
 
     fn patient(config: &BTreeMap<String, McpServer>, folder: PathBuf, patience: Patience) -> Servers {
         let server = |(name, config): (&String, &McpServer)| {
-            let life = Mutex::new(Life { state: State::Off, starts: Vec::new() });
+            let life = Mutex::new(Life { state: State::Off, tools: Vec::new(), starts: Vec::new() });
             Arc::new(Server { name: name.clone(), config: config.clone(), folder: folder.clone(), patience, life })
         };
         Servers { servers: config.iter().map(server).collect() }
@@ -104,10 +102,10 @@ impl Servers {
     /// what is not running, all side by side.
     pub fn tools(&self, stop: &Stop) -> (Vec<Arc<dyn Tool>>, Vec<String>) {
         let lists: Vec<Result<Vec<Value>, String>> = thread::scope(|scope| {
-            let spawn = |server: &'_ Arc<Server>| {
+            let thread = || thread::Builder::new().name("mcp-start".into()).stack_size(STACK_BYTES);
+            let spawn = |server: &Arc<Server>| {
                 let server = server.clone();
-                let thread = thread::Builder::new().name("mcp-start".into()).stack_size(STACK_BYTES);
-                thread.spawn_scoped(scope, move || server.tools(stop))
+                thread().spawn_scoped(scope, move || server.tools(stop).map_err(|failure| failure.reason()))
             };
             let started: Vec<_> = self.servers.iter().map(spawn).collect();
             let join = |thread: thread::ScopedJoinHandle<_>| thread.join().unwrap_or_else(|_| Err("a fault".into()));
@@ -127,7 +125,7 @@ impl Servers {
 impl Drop for Servers {
     fn drop(&mut self) {
         for server in &self.servers {
-            if let State::Running { connection, .. } = std::mem::replace(&mut lock(&server.life).state, State::Over) {
+            if let State::Running(connection) = std::mem::replace(&mut lock(&server.life).state, State::Over) {
                 connection.end();
             }
         }
@@ -135,24 +133,20 @@ impl Drop for Servers {
 }
 
 impl Server {
-    fn tools(&self, stop: &Stop) -> Result<Vec<Value>, String> {
+    fn tools(&self, stop: &Stop) -> Result<Vec<Value>, Failure> {
         let mut life = lock(&self.life);
-        let running = self.running(&mut life, stop).map_err(|failure| failure.reason())?;
-        if running.take_changed() {
-            let list = running.list(Instant::now() + self.patience.start, stop).map_err(|failure| failure.reason())?;
-            life.state = State::Running { connection: running, tools: list };
+        let connection = self.running(&mut life, stop)?;
+        if connection.take_changed() {
+            life.tools = connection.list(Instant::now() + self.patience.start, stop)?;
         }
-        match &life.state {
-            State::Running { tools, .. } => Ok(tools.clone()),
-            _ => Ok(Vec::new()),
-        }
+        Ok(life.tools.clone())
     }
 
     /// The connection to the server, which is started if it must be.
     fn running(&self, life: &mut Life, stop: &Stop) -> Result<Arc<Connection>, Failure> {
         let now = Instant::now();
         match &life.state {
-            State::Running { connection, .. } if connection.is_open() => return Ok(connection.clone()),
+            State::Running(connection) if connection.is_open() => return Ok(connection.clone()),
             State::Resting { until, why } if now < *until => return Err(Failure::Gone(why.clone())),
             State::Over => return Err(Failure::Stopped),
             _ => {}
@@ -160,9 +154,10 @@ impl Server {
         life.starts.retain(|start| now < *start + RETRY_PAUSE);
         let failure = if life.starts.len() < MAX_STARTS {
             life.starts.push(now);
-            match self.start(now + self.patience.start, stop) {
+            match Connection::open(&self.name, &self.config, now + self.patience.start, stop) {
                 Ok((connection, tools)) => {
-                    life.state = State::Running { connection: connection.clone(), tools };
+                    let connection = Arc::new(connection);
+                    (life.state, life.tools) = (State::Running(connection.clone()), tools);
                     return Ok(connection);
                 }
                 Err(failure) => failure,
@@ -175,13 +170,6 @@ impl Server {
             failure => State::Resting { until: Instant::now() + RETRY_PAUSE, why: failure.reason() },
         };
         Err(failure)
-    }
-
-    fn start(&self, until: Instant, stop: &Stop) -> Result<(Arc<Connection>, Vec<Value>), Failure> {
-        let connection = Arc::new(Connection::open(&self.name, &self.config, until, stop)?);
-        connection.take_changed();
-        let tools = connection.list(until, stop).map_err(|failure| connection.explained(failure))?;
-        Ok((connection, tools))
     }
 
     /// A tool as the server describes it, under a name that is not in `names` yet.
@@ -202,12 +190,10 @@ impl Server {
 /// `mcp__<server>__<tool>`, in the letters a model's API takes, and unlike all in `names`.
 fn name(server: &str, tool: &str, names: &mut HashSet<String>) -> String {
     let plain = |c: char| if c.is_ascii_alphanumeric() || c == '-' { c } else { '_' };
-    let whole: String = format!("mcp__{server}__{tool}").chars().map(plain).take(MAX_NAME_CHARS).collect();
-    let mut name = whole.clone();
-    for n in 2.. {
-        if names.insert(name.clone()) {
-            break;
-        }
+    let mut name: String = format!("mcp__{server}__{tool}").chars().map(plain).take(MAX_NAME_CHARS).collect();
+    let (whole, mut n) = (name.clone(), 1);
+    while !names.insert(name.clone()) {
+        n += 1;
         let suffix = format!("_{n}");
         name = format!("{}{suffix}", &whole[..whole.len().min(MAX_NAME_CHARS - suffix.len())]);
     }
@@ -238,11 +224,10 @@ impl Tool for ServerTool {
 
     fn call(&self, input: &Value, context: &Context) -> Output {
         let Server { name, patience, folder, .. } = &*self.server;
-        let connection = match self.server.running(&mut lock(&self.server.life), &context.stop) {
+        let running = self.server.running(&mut lock(&self.server.life), &context.stop);
+        let connection = match running {
             Ok(connection) => connection,
-            Err(failure) => {
-                return Output::failed(format!("The MCP server {name:?} cannot be used: {}.", failure.reason()));
-            }
+            Err(why) => return Output::failed(format!("The MCP server {name:?} cannot be used: {}.", why.reason())),
         };
         let begun = Instant::now();
         let first_end = begun + patience.call;

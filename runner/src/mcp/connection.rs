@@ -31,6 +31,10 @@ const LAST_WORDS: Duration = Duration::from_millis(500);
 /// Most pages of a list of tools, and most tools in it.
 const MAX_PAGES: usize = 50;
 const MAX_TOOLS: usize = 200;
+/// Largest description of a tool that is taken: a model would have to read it with every request. bytes
+const MAX_TOOL_BYTES: usize = 64 * 1024;
+/// Of a server that closes its pipes, whichever is noticed first.
+const ENDED: &str = "it ended";
 
 /// Why a request has no result.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -65,12 +69,6 @@ enum Era {
     EachRequest,
 }
 
-/// What somebody who waits is told.
-enum Heard {
-    Progress,
-    Answer(Value),
-}
-
 /// The server's process and our end of its pipes. Dropped or ended: killed.
 pub struct Connection {
     child: Mutex<Option<Child>>,
@@ -81,25 +79,35 @@ pub struct Connection {
     era: Era,
 }
 
+/// Who waits for which answer, and is told `None` for progress; the reason, once none will come.
+type Waiting = Result<HashMap<u64, Sender<Option<Value>>>, String>;
+
 /// What the threads of a connection and those who ask have in common.
 struct Shared {
     name: String,
-    /// Who waits for which answer; the reason, once none will come.
-    waiting: Mutex<Result<HashMap<u64, Sender<Heard>>, String>>,
+    waiting: Mutex<Waiting>,
     tools_changed: AtomicBool,
     /// The last line of its stderr.
     last_line: Mutex<String>,
 }
 
 impl Connection {
-    /// Starts a server and agrees on a revision with it.
-    pub fn open(name: &str, config: &McpServer, until: Instant, stop: &Stop) -> Result<Connection, Failure> {
+    /// Starts a server, agrees on a revision with it, and asks for its tools.
+    pub fn open(
+        name: &str,
+        config: &McpServer,
+        until: Instant,
+        stop: &Stop,
+    ) -> Result<(Connection, Vec<Value>), Failure> {
         let mut connection = Connection::spawn(name, config).map_err(|e| match e.kind() {
             ErrorKind::NotFound => Failure::Gone(format!("there is no program {:?}", config.command)),
             _ => Failure::Gone(e.to_string()),
         })?;
-        connection.greet(until, stop).map_err(|failure| connection.explained(failure))?;
-        Ok(connection)
+        let tools = connection.greet(until, stop).and_then(|()| connection.list(until, stop));
+        match tools {
+            Ok(tools) => Ok((connection, tools)),
+            Err(failure) => Err(connection.explained(failure)),
+        }
     }
 
     fn spawn(name: &str, config: &McpServer) -> io::Result<Connection> {
@@ -107,12 +115,9 @@ impl Connection {
         command.args(&config.args).envs(&config.env);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = process::spawn(&mut command)?;
-        let shared = Arc::new(Shared {
-            name: name.into(),
-            waiting: Mutex::new(Ok(HashMap::new())),
-            tools_changed: AtomicBool::new(false),
-            last_line: Mutex::default(),
-        });
+        let waiting = Mutex::new(Ok(HashMap::new()));
+        let (tools_changed, last_line) = (AtomicBool::new(false), Mutex::default());
+        let shared = Arc::new(Shared { name: name.into(), waiting, tools_changed, last_line });
         let (out, lines) = bounded(MAX_UNREAD);
         let (stopper, last_words) = stop::pair();
         let thread = || thread::Builder::new().name("mcp".into()).stack_size(STACK_BYTES);
@@ -128,8 +133,8 @@ impl Connection {
             let shared = shared.clone();
             thread().spawn(move || pass_on(&shared, stderr, stopper))?;
         }
-        let (child, next_id) = (Mutex::new(Some(child)), AtomicU64::new(1));
-        Ok(Connection { child, out, shared, last_words, next_id, era: Era::Handshake })
+        let child = Mutex::new(Some(child));
+        Ok(Connection { child, out, shared, last_words, next_id: AtomicU64::new(1), era: Era::Handshake })
     }
 
     fn greet(&mut self, until: Instant, stop: &Stop) -> Result<(), Failure> {
@@ -189,6 +194,7 @@ impl Connection {
                 page => page?,
             };
             if let Some(found) = page.get_mut("tools").and_then(Value::as_array_mut) {
+                found.retain(|tool| tool.to_string().len() <= MAX_TOOL_BYTES);
                 tools.append(found);
             }
             match page["nextCursor"].as_str() {
@@ -218,16 +224,18 @@ impl Connection {
             params["_meta"]["io.modelcontextprotocol/clientCapabilities"] = json!({});
             params["_meta"]["io.modelcontextprotocol/clientInfo"] = rpc::implementation();
         }
+        let mut message = rpc::notification(method, params);
+        message["id"] = id.into();
         // Never more than one piece of progress and the answer, so that the reader is not held up.
         let (sender, heard) = bounded(2);
         lock(&self.shared.waiting).as_mut().map_err(|why| Failure::Gone(why.clone()))?.insert(id, sender);
         let failure = select! {
-            send(self.out, format!("{}\n", rpc::request(id, method, params))) -> _ => loop {
+            send(self.out, format!("{}\n", message)) -> _ => loop {
                 select! {
                     recv(heard) -> heard => match heard {
-                        Ok(Heard::Progress) => until = on_progress(until),
-                        Ok(Heard::Answer(answer)) => return taken_apart(answer),
-                        Err(_) => break Failure::Gone(self.shared.why_closed()),
+                        Ok(None) => until = on_progress(until),
+                        Ok(Some(answer)) => return taken_apart(answer),
+                        Err(_) => break Failure::Gone(lock(&self.shared.waiting).as_ref().err().cloned().unwrap_or_default()),
                     },
                     recv(stop.word()) -> _ => break Failure::Stopped,
                     recv(at(until)) -> _ => break Failure::TimedOut,
@@ -268,10 +276,6 @@ impl Shared {
         }
     }
 
-    fn why_closed(&self) -> String {
-        lock(&self.waiting).as_ref().err().cloned().unwrap_or_default()
-    }
-
     /// What the server says. A request of its own is refused: there is nobody here whom it could ask.
     fn hear(&self, message: Value, out: &Sender<String>) {
         let id = &message["id"];
@@ -282,7 +286,7 @@ impl Shared {
                 let who = message["params"]["progressToken"].as_u64().zip(waiting.as_ref().ok());
                 if let Some(sender) = who.and_then(|(id, waiting)| waiting.get(&id)).filter(|who| who.is_empty()) {
                     // Who has just left need not know.
-                    let _ = sender.try_send(Heard::Progress);
+                    let _ = sender.try_send(None);
                 }
                 return;
             }
@@ -293,7 +297,7 @@ impl Shared {
                 let mut waiting = lock(&self.waiting);
                 if let Some(sender) = id.as_u64().and_then(|id| waiting.as_mut().ok()?.remove(&id)) {
                     // As above.
-                    let _ = sender.try_send(Heard::Answer(message));
+                    let _ = sender.try_send(Some(message));
                 }
                 return;
             }
@@ -306,7 +310,7 @@ impl Shared {
 fn write(shared: &Shared, mut stdin: ChildStdin, lines: &Receiver<String>) {
     for line in lines {
         if stdin.write_all(line.as_bytes()).is_err() {
-            return shared.close("it no longer reads");
+            return shared.close(ENDED);
         }
     }
 }
@@ -318,7 +322,7 @@ fn listen(shared: &Shared, stdout: ChildStdout, out: &Sender<String>) {
             Ok(Some(Ok(Value::Array(batch)))) => batch.into_iter().for_each(|message| shared.hear(message, out)),
             Ok(Some(Ok(message))) => shared.hear(message, out),
             Ok(Some(Err(e))) => eprintln!("MCP server says what is no message server={:?} error={e}", shared.name),
-            Ok(None) => return shared.close("it ended"),
+            Ok(None) => return shared.close(ENDED),
             Err(e) => return shared.close(&e.to_string()),
         }
     }

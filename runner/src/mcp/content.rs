@@ -113,10 +113,10 @@ mod tests {
     use serde_json::json;
 
     fn texts(output: &Output) -> Vec<&str> {
-        let text = |part| match part {
-            &Part::Text(ref text) => text.as_str(),
-            Part::File { path, .. } => panic!("{path:?}"),
-        };
+        fn text(part: &Part) -> &str {
+            let Part::Text(text) = part else { panic!("{part:?}") };
+            text
+        }
         output.parts.iter().map(text).collect()
     }
 

@@ -6,7 +6,8 @@ use serde_json::{Value, json};
 
 /// Revisions of the protocol that begin with `initialize`, newest first.
 pub const HANDSHAKE_VERSIONS: [&str; 4] = ["2025-11-25", "2025-06-18", "2025-03-26", "2024-11-05"];
-/// The revision without one: there, each request says who asks.
+/// The revision without one: there, each request says who asks. Clients that prefer it go back to a handshake when
+/// they are refused, so only our client knows it.
 pub const VERSION: &str = "2026-07-28";
 /// Where a request of that revision says which one it is.
 pub const META_VERSION: &str = "io.modelcontextprotocol/protocolVersion";
@@ -15,7 +16,6 @@ pub const PARSE_ERROR: i64 = -32700;
 pub const INVALID_REQUEST: i64 = -32600;
 pub const METHOD_NOT_FOUND: i64 = -32601;
 pub const INVALID_PARAMS: i64 = -32602;
-pub const UNSUPPORTED_VERSION: i64 = -32022;
 
 /// Longest message. bytes
 const MAX_LINE_BYTES: usize = 4 * 1024 * 1024;
@@ -55,10 +55,6 @@ fn values(json: &[u8]) -> usize {
         }
     }
     count
-}
-
-pub fn request(id: u64, method: &str, params: Value) -> Value {
-    json!({"jsonrpc": "2.0", "id": id, "method": method, "params": params})
 }
 
 pub fn notification(method: &str, params: Value) -> Value {

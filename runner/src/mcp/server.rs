@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use super::{lock, rpc};
 use crate::provider::{STACK_BYTES, TurnEvent};
 use crate::stop::{self, Stopper};
-use crate::tools::{Context, Outcome, Output, Part, Tool};
+use crate::tools::{Context, Effect, Outcome, Output, Part, Tool};
 
 /// Calls that may wait for the one that runs.
 const MAX_CALLS_WAITING: usize = 32;
@@ -109,21 +109,13 @@ pub fn answer(tools: &[Arc<dyn Tool>], request: &Value, context: &Context) -> Op
     if id.is_null() {
         return None;
     }
-    let revision = params["_meta"][rpc::META_VERSION].as_str();
-    if revision.is_some_and(|revision| revision != rpc::VERSION) {
-        let mut error = rpc::error(id, rpc::UNSUPPORTED_VERSION, "this revision is not supported");
-        error["error"]["data"] = json!({"supported": [rpc::VERSION], "requested": revision});
-        return Some(error);
-    }
-    let capabilities = json!({"tools": {}});
-    let mut result = match method {
+    let result = match method {
         "initialize" => {
             let wanted = params["protocolVersion"].as_str();
             let known = rpc::HANDSHAKE_VERSIONS.into_iter().find(|version| Some(*version) == wanted);
-            json!({"protocolVersion": known.unwrap_or(rpc::HANDSHAKE_VERSIONS[0]), "capabilities": capabilities,
+            json!({"protocolVersion": known.unwrap_or(rpc::HANDSHAKE_VERSIONS[0]), "capabilities": {"tools": {}},
                 "serverInfo": rpc::implementation()})
         }
-        "server/discover" => json!({"supportedVersions": [rpc::VERSION], "capabilities": capabilities}),
         "ping" => json!({}),
         "tools/list" => json!({"tools": tools.iter().map(|tool| described(tool.as_ref())).collect::<Vec<_>>()}),
         "tools/call" => match tools.iter().find(|tool| params["name"] == *tool.spec().name) {
@@ -132,21 +124,13 @@ pub fn answer(tools: &[Arc<dyn Tool>], request: &Value, context: &Context) -> Op
         },
         _ => return Some(rpc::error(id, rpc::METHOD_NOT_FOUND, "there is no such method")),
     };
-    if revision.is_some() || method == "server/discover" {
-        result["resultType"] = "complete".into();
-        if method != "tools/call" {
-            (result["ttlMs"], result["cacheScope"]) = (0.into(), "private".into());
-        }
-        result["_meta"] = json!({"io.modelcontextprotocol/serverInfo": rpc::implementation()});
-    }
     Some(rpc::result(id, result))
 }
 
 fn described(tool: &dyn Tool) -> Value {
     let spec = tool.spec();
-    let reads = tool.effect() == crate::tools::Effect::Reads;
     json!({"name": spec.name, "description": spec.description, "inputSchema": spec.schema,
-        "annotations": {"readOnlyHint": reads}})
+        "annotations": {"readOnlyHint": tool.effect() == Effect::Reads}})
 }
 
 /// What a call came to, as the protocol says it.
@@ -175,7 +159,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::tools::{Effect, Spec};
+    use crate::tools::Spec;
 
     /// Says what it was given; waits for its stop when it was given `"wait"`.
     struct Echo;
@@ -257,29 +241,13 @@ mod tests {
     #[test]
     fn what_is_no_known_request_is_refused_and_notifications_are_not_answered() {
         let said = answers(&[
-            request(1, "resources/list", json!({})),
+            request(1, "server/discover", json!({"_meta": {rpc::META_VERSION: rpc::VERSION}})),
             json!({"id": 2}),
             json!([1]),
             json!({"jsonrpc": "2.0", "method": "notifications/new"}),
             json!({"jsonrpc": "2.0", "id": 3, "result": {}}),
         ]);
         assert_eq!(said.iter().map(|s| s["error"]["code"].clone()).collect::<Vec<_>>(), [-32601, -32600, -32600]);
-    }
-
-    #[test]
-    fn a_client_of_the_revision_without_a_handshake_is_answered_in_it() {
-        let meta = |version: &str| json!({"_meta": {rpc::META_VERSION: version}});
-        let said = answers(&[
-            request(1, "server/discover", meta(rpc::VERSION)),
-            request(2, "tools/list", meta(rpc::VERSION)),
-            request(3, "tools/list", meta("2030-01-01")),
-        ]);
-        assert_eq!(said[0]["result"]["supportedVersions"], json!(["2026-07-28"]));
-        assert_eq!(said[1]["result"]["resultType"], "complete");
-        assert_eq!(
-            (&said[2]["error"]["code"], &said[2]["error"]["data"]["supported"][0]),
-            (&json!(-32022), &json!("2026-07-28"))
-        );
     }
 
     #[test]

@@ -140,7 +140,7 @@ fn servers_start_side_by_side_and_one_that_cannot_costs_a_sentence() {
 
 #[test]
 fn a_server_that_does_not_start_is_not_tried_again_at_once() {
-    let patience = Patience { start: Duration::from_millis(300), call: DEADLINE };
+    let patience = Patience { start: Duration::from_secs(2), call: DEADLINE };
     let world = World::new(&[("s", r#"echo x >>"$LOG"; cat >/dev/null"#)], patience);
     let sentence = [r#"The MCP server "s" cannot be used: it did not answer in time."#];
     assert_eq!(world.complaints(), sentence);
@@ -192,6 +192,12 @@ fn a_list_has_pages() {
 }
 
 #[test]
+fn a_tool_with_a_description_beyond_all_measure_is_left_out() {
+    let long = "greet; read -r list; ok 2 \"{\\\"tools\\\":[$(tool a),$(tool $(printf %070000d 0))]}\"; cat";
+    assert_eq!(World::new(&[("s", long)], patient()).names(), ["mcp__s__a"]);
+}
+
+#[test]
 fn a_list_without_an_end_is_cut() {
     let world = World::new(
         &[(
@@ -207,7 +213,7 @@ fn a_list_without_an_end_is_cut() {
 
 #[test]
 fn a_call_that_takes_too_long_is_cancelled_and_its_late_answer_is_nobodys() {
-    let patience = Patience { start: DEADLINE, call: Duration::from_millis(200) };
+    let patience = Patience { start: DEADLINE, call: Duration::from_secs(3) };
     let world = World::new(
         &[(
             "s",
@@ -226,12 +232,12 @@ fn a_call_that_takes_too_long_is_cancelled_and_its_late_answer_is_nobodys() {
 
 #[test]
 fn progress_keeps_a_call_alive_and_is_told_to_the_host() {
-    let patience = Patience { start: DEADLINE, call: Duration::from_millis(500) };
+    let patience = Patience { start: DEADLINE, call: Duration::from_secs(2) };
     let world = World::new(
         &[(
             "s",
             r#"begin t; read -r call; for i in 1 2 3 4 5 6 7 8; do
-        say notifications/progress "{\"progressToken\":3,\"progress\":$i}"; sleep 0.1; done; ok 3 "$(text hi)"; cat"#,
+        say notifications/progress "{\"progressToken\":3,\"progress\":$i}"; sleep 0.4; done; ok 3 "$(text hi)"; cat"#,
         )],
         patience,
     );
