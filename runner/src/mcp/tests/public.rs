@@ -33,7 +33,7 @@ fn installed(package: &str, program: &str) -> Option<PathBuf> {
     let venv = target.join("tmp").join(plain(package));
     let (bin, done) = (venv.join("bin"), venv.join("done"));
     if !done.exists() {
-        run("python3", &["-m", "venv", "--clear", venv.to_str().unwrap()]).ok()?;
+        run("python3", &["-m", "venv", "--clear", venv.to_str().unwrap()]).expect("python3 with venv");
         let pip = bin.join("pip");
         let install = ["install", "--quiet", "--disable-pip-version-check", package];
         if let Err(why) = run(pip.to_str().unwrap(), &install) {
