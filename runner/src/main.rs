@@ -15,8 +15,10 @@ mod cost;
 mod destinations;
 mod gateway;
 mod id;
+mod mcp;
 mod memory;
 mod probe;
+mod process;
 mod prompt;
 mod provider;
 mod reply;
@@ -39,12 +41,14 @@ use crate::gateway::Gateway;
 
 const USAGE: &str = "\
 usage: nanoclaw-runner run [--workspace DIR]     answer what arrives in a session folder
+       nanoclaw-runner mcp [--workspace DIR]     offer the agent's tools to another program, over stdin and stdout
        nanoclaw-runner probe [--workspace DIR]   say whether this container is set up right
        nanoclaw-runner --version | --help
 The folder is /workspace unless said otherwise.";
 
 enum Command {
     Run(SessionDir),
+    Mcp(SessionDir),
     Probe(SessionDir),
     Version,
     Help,
@@ -72,6 +76,7 @@ fn execute(command: Command) -> Result<ExitCode> {
             let gateway = Gateway::new(text("NANOCLAW_GATEWAY").as_deref(), text("NANOCLAW_GATEWAY_TOKEN"));
             Agent::start(dir, text("TZ"), gateway)?.run()?;
         }
+        Command::Mcp(dir) => mcp::server::stdio(&tools::builtin(&dir)).context("speak MCP")?,
         Command::Probe(dir) => {
             let report = probe::probe(&dir);
             println!("{}", serde_json::to_string(&report).context("print the report")?);
@@ -88,6 +93,7 @@ fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, Strin
     let name = arguments.next().ok_or("a command is missing")?;
     let command: fn(SessionDir) -> Command = match name.to_str() {
         Some("run") => Command::Run,
+        Some("mcp") => Command::Mcp,
         Some("probe") => Command::Probe,
         Some("--version" | "-V") => return Ok(Command::Version),
         Some("--help" | "-h") => return Ok(Command::Help),

@@ -28,10 +28,12 @@ use nanoclaw_session::layout::SessionDir;
 use self::api::Api;
 use self::engine::{Ended, Engine, Rank, error};
 use self::history::History;
-use super::{Command, ErrorClass, Provider, TurnHandle, TurnPort, TurnRequest};
-use crate::gateway::Gateway;
+use super::{Command, ErrorClass, Provider, TurnEvent, TurnHandle, TurnPort, TurnRequest};
+use crate::gateway::{Gateway, SILENCE_TIMEOUT};
+use crate::mcp::{self, Servers};
 use crate::prompt::skills;
 use crate::stop::Stopped;
+use crate::time;
 use crate::tools::{self, Tool};
 
 /// See the module.
@@ -42,6 +44,7 @@ pub struct Model {
     effort: Option<String>,
     dir: SessionDir,
     tools: Vec<Arc<dyn Tool>>,
+    servers: Arc<Servers>,
 }
 
 impl Model {
@@ -50,7 +53,8 @@ impl Model {
         let model = set(&config.model).unwrap_or_else(|| api.default_model().into());
         let mut tools = tools::builtin(dir);
         tools.push(Arc::new(todo::Todo(todo_of(dir))));
-        Model { api, gateway, model, effort: set(&config.effort), dir: dir.clone(), tools }
+        let servers = Arc::new(Servers::new(&config.mcp_servers, dir.state().join("mcp")));
+        Model { api, gateway, model, effort: set(&config.effort), dir: dir.clone(), tools, servers }
     }
 }
 
@@ -66,12 +70,16 @@ impl Provider for Model {
     fn start(&self, request: TurnRequest) -> io::Result<TurnHandle> {
         let client = self.gateway.client();
         let interrupted = client.clone();
-        let system = [request.system.clone(), skills::prompt(&self.dir)].join("\n\n");
+        let told = [request.system.clone(), skills::prompt(&self.dir)];
         let (api, gateway, dir) = (self.api.clone(), self.gateway.clone(), self.dir.clone());
-        let (model, effort, tools) = (self.model.clone(), self.effort.clone(), self.tools.clone());
+        let (model, effort) = (self.model.clone(), self.effort.clone());
+        let (mut tools, servers) = (self.tools.clone(), self.servers.clone());
         super::spawn(
             move || interrupted.shutdown(),
             move |port| {
+                port.emit(TurnEvent::Waiting { until: time::now() + mcp::START_TIMEOUT + SILENCE_TIMEOUT })?;
+                let (theirs, missing) = servers.tools(port.stop());
+                tools.extend(theirs);
                 let engine = Engine {
                     folder: dir.state().join(api.name()),
                     archive: dir.root().join("agent").join("conversations"),
@@ -82,7 +90,7 @@ impl Provider for Model {
                     client,
                     model,
                     effort,
-                    system: system.trim_end().into(),
+                    system: told.into_iter().chain(missing).filter(|s| !s.is_empty()).collect::<Vec<_>>().join("\n\n"),
                     tools,
                     stop: port.stop().clone(),
                     events: port.events(),
