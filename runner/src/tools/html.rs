@@ -4,36 +4,10 @@
 use ureq::http::Uri;
 
 /// Elements whose content nobody reads.
-const HIDDEN: [&str; 8] = ["script", "style", "template", "svg", "noscript", "iframe", "object", "canvas"];
+const HIDDEN: &str = "script style template svg noscript iframe object canvas";
 /// Elements that begin and end a paragraph.
-const BLOCKS: [&str; 26] = [
-    "p",
-    "div",
-    "section",
-    "article",
-    "header",
-    "footer",
-    "main",
-    "nav",
-    "aside",
-    "ul",
-    "ol",
-    "dl",
-    "table",
-    "form",
-    "fieldset",
-    "blockquote",
-    "figure",
-    "figcaption",
-    "title",
-    "head",
-    "body",
-    "hr",
-    "address",
-    "details",
-    "summary",
-    "pre",
-];
+const BLOCKS: &str = "p div section article header footer main nav aside ul ol dl table form fieldset blockquote figure \
+                      figcaption title head body hr address details summary";
 /// Names of characters that pages use, each with its character; others stay as they are written.
 const ENTITIES: &str = "amp& lt< gt> quot\" apos' copy© reg® trade™ mdash— ndash– hellip… laquo« raquo» lsquo‘ rsquo’ \
                         ldquo“ rdquo” bdquo„ bull• middot· euro€ pound£ deg° times× sect§ rarr→ larr← aumlä oumlö uumlü szligß";
@@ -57,7 +31,7 @@ pub fn text(page: &str, url: &Uri, max: usize) -> String {
             continue;
         };
         rest = tag.after;
-        if HIDDEN.contains(&tag.name.as_str()) && !tag.closes {
+        if !tag.closes && tag.is_one_of(HIDDEN) {
             rest = after_end(rest, &tag.name);
         } else {
             out.tag(&tag, url);
@@ -103,26 +77,19 @@ impl<'a> Tag<'a> {
         Some(Tag { name: inner[..name_end].to_ascii_lowercase(), closes, attributes, after })
     }
 
-    fn attribute(&self, wanted: &str) -> Option<String> {
-        let mut rest = self.attributes;
-        loop {
-            rest = rest.trim_start_matches(|c: char| c.is_whitespace() || c == '/');
-            let name_end = rest.find(|c: char| c.is_whitespace() || matches!(c, '=' | '/'))?;
-            let (name, after) = rest.split_at(name_end);
-            let Some(value) = after.trim_start().strip_prefix('=').map(str::trim_start) else {
-                rest = after;
-                continue;
-            };
-            let (value, after) = match value.chars().next() {
-                Some(quote @ ('"' | '\'')) => value[1..].split_once(quote).unwrap_or((&value[1..], "")),
-                _ => value.split_at(value.find(char::is_whitespace).unwrap_or(value.len())),
-            };
-            if name.eq_ignore_ascii_case(wanted) {
-                return Some(decode(value));
-            }
-            // `=` alone must not hold us.
-            rest = if name.is_empty() && value.is_empty() { after.get(1..)? } else { after };
-        }
+    fn is_one_of(&self, names: &str) -> bool {
+        names.split(' ').any(|name| name == self.name)
+    }
+
+    fn attribute(&self, name: &str) -> Option<String> {
+        let (lower, name) = (self.attributes.to_ascii_lowercase(), format!("{name}="));
+        let mut places = lower.match_indices(&name).filter(|(at, _)| lower[..*at].ends_with(char::is_whitespace));
+        let value = &self.attributes[places.next()?.0 + name.len()..];
+        let end = match value.strip_prefix(['"', '\'']) {
+            Some(quoted) => return quoted.split(&value[..1]).next().map(decode),
+            None => value.find(char::is_whitespace).unwrap_or(value.len()),
+        };
+        Some(decode(&value[..end]))
     }
 }
 
@@ -198,18 +165,16 @@ impl Text {
                 self.link = Some((self.written.len(), link));
             }
             ("a", true) => {
-                if let Some((start, link)) = self.link.take() {
-                    // The text may have been cut back to a line's end since.
-                    let says = self.written.get(start..).is_some_and(|text| !text.trim().is_empty());
-                    if says && !link.is_empty() {
-                        let gap = self.written[start..].len() - self.written[start..].trim_start().len();
-                        self.written.insert(start + gap, '[');
-                        self.written.truncate(self.written.trim_end().len());
-                        self.written += &format!("]({link})");
-                    }
+                let Some((start, link)) = self.link.take() else { return };
+                // The text may have been cut back to a line's end since.
+                let says = self.written.get(start..).map_or(0, |text| text.trim_start().len());
+                if says > 0 && !link.is_empty() {
+                    self.written.insert(self.written.len() - says, '[');
+                    self.written.truncate(self.written.trim_end().len());
+                    self.written += &format!("]({link})");
                 }
             }
-            (name, _) if BLOCKS.contains(&name) => self.newlines(2),
+            _ if tag.is_one_of(BLOCKS) => self.newlines(2),
             _ => {}
         }
     }
@@ -310,7 +275,7 @@ mod tests {
         assert_eq!(read("<p>a<script>never closed"), "a");
         assert_eq!(read("<!-- never closed"), "");
         assert_eq!(read("<a href=\"never closed>text"), "");
-        assert_eq!(read("</a></li><a></a>x<a href==>y</a>"), "x[y](https://example.org/docs/=)");
+        assert_eq!(read("</a></li><a></a>x<a href==>y</a><a data-href=1>z</a>"), "x[y](https://example.org/docs/=)z");
     }
 
     #[test]

@@ -33,7 +33,6 @@ const MAX_SHOWN_BYTES: usize = 50_000;
 /// How much of a line is searched, and how much is shown. bytes
 const MAX_LINE_BYTES: usize = 16 * 1024;
 const MAX_SHOWN_LINE_BYTES: usize = 500;
-/// Most lines shown around a match.
 const MAX_CONTEXT: usize = 20;
 /// Larger files are not searched. bytes
 const MAX_SEARCHED_BYTES: u64 = 100 * 1024 * 1024;
@@ -113,7 +112,7 @@ enum Mode {
 
 fn glob(home: &Path, input: &GlobInput, context: &Context) -> Result<Output, String> {
     let glob = Glob::new(&input.pattern)?;
-    let mut walk = Walk::new(home, input.path.as_deref(), Clock::new(context))?;
+    let mut walk = Walk::new(home, input.path.as_deref(), context)?;
     let (mut newest, mut found) = (BinaryHeap::new(), 0_usize);
     while let Some(path) = walk.next() {
         if glob.matches(&walk.below(&path)) {
@@ -141,7 +140,7 @@ fn grep(home: &Path, input: &GrepInput, context: &Context) -> Result<Output, Str
         .build();
     let regex = regex.map_err(|e| format!("{:?} is no regular expression for this tool: {e}.", input.pattern))?;
     let glob = input.glob.as_deref().map(Glob::new).transpose()?;
-    let mut walk = Walk::new(home, input.path.as_deref(), Clock::new(context))?;
+    let mut walk = Walk::new(home, input.path.as_deref(), context)?;
     let mut hits = Hits {
         mode: input.output_mode,
         regex,
@@ -156,7 +155,7 @@ fn grep(home: &Path, input: &GrepInput, context: &Context) -> Result<Output, Str
         }
         match open_file(&path) {
             Ok((file, meta)) if meta.len() <= MAX_SEARCHED_BYTES => {
-                hits.search(file, &walk.name(&path), &walk.clock);
+                hits.search(file, &walk.name(&path), &walk);
             }
             _ => walk.skipped += 1,
         }
@@ -186,7 +185,7 @@ struct Hits {
 }
 
 impl Hits {
-    fn search(&mut self, file: File, name: &str, clock: &Clock<'_>) {
+    fn search(&mut self, file: File, name: &str, walk: &Walk<'_>) {
         let mut reader = BufReader::new(file);
         // Not text; or a file that ends by a fault of the disk: what was read of it counts.
         if !reader.fill_buf().is_ok_and(|start| !start.contains(&0)) {
@@ -194,7 +193,7 @@ impl Hits {
         }
         let (mut line, mut number, mut count) = (Vec::new(), 0_usize, 0_usize);
         let (mut before, mut after, mut shown) = (VecDeque::new(), 0, 0);
-        while let (None, Ok(Some(_))) = (clock.over(), next_line(&mut reader, &mut line, MAX_LINE_BYTES)) {
+        while let (None, Ok(Some(_))) = (walk.over(), next_line(&mut reader, &mut line, MAX_LINE_BYTES)) {
             number += 1;
             let text = String::from_utf8_lossy(&line);
             let matched = self.regex.is_match(text.trim_end_matches('\r'));
@@ -253,27 +252,6 @@ fn cut(line: &str) -> &str {
     &line[..ends.take_while(|end| *end <= MAX_SHOWN_LINE_BYTES).last().unwrap_or(0)]
 }
 
-/// How long a search may go on.
-struct Clock<'a> {
-    stop: &'a Stop,
-    until: Instant,
-}
-
-impl Clock<'_> {
-    fn new(context: &Context) -> Clock<'_> {
-        Clock { stop: &context.stop, until: Instant::now() + MAX_TIME }
-    }
-
-    /// Why it must end.
-    fn over(&self) -> Option<&'static str> {
-        if self.stop.check().is_err() {
-            Some("stopped")
-        } else {
-            (Instant::now() > self.until).then_some("not finished: it took too long; narrow the search")
-        }
-    }
-}
-
 /// The files below a folder, or the one that is named.
 struct Walk<'a> {
     home: &'a Path,
@@ -283,11 +261,12 @@ struct Walk<'a> {
     folders: Vec<ReadDir>,
     /// Files and folders that could not be read.
     skipped: usize,
-    clock: Clock<'a>,
+    stop: &'a Stop,
+    until: Instant,
 }
 
 impl<'a> Walk<'a> {
-    fn new(home: &'a Path, path: Option<&Path>, clock: Clock<'a>) -> Result<Walk<'a>, String> {
+    fn new(home: &'a Path, path: Option<&Path>, context: &'a Context) -> Result<Walk<'a>, String> {
         let root = path.map_or(home.to_owned(), |path| home.join(path));
         let fault = |e: io::Error| format!("{} cannot be searched: {e}.", root.display());
         let is_folder = fs::metadata(&root).map_err(fault)?.is_dir();
@@ -296,14 +275,22 @@ impl<'a> Walk<'a> {
             Some(parent) if !is_folder => (parent.to_owned(), Some(root)),
             _ => (root, None),
         };
-        Ok(Walk { home, base, file, folders, skipped: 0, clock })
+        let until = Instant::now() + MAX_TIME;
+        Ok(Walk { home, base, file, folders, skipped: 0, stop: &context.stop, until })
+    }
+
+    /// Why the search must end.
+    fn over(&self) -> Option<&'static str> {
+        let late = Instant::now() > self.until;
+        let late = late.then_some("not finished: it took too long; narrow the search");
+        self.stop.check().map_or(Some("stopped"), |()| late)
     }
 
     fn next(&mut self) -> Option<PathBuf> {
         if let Some(file) = self.file.take() {
             return Some(file);
         }
-        while let (None, Some(folder)) = (self.clock.over(), self.folders.last_mut()) {
+        while let (None, Some(folder)) = (self.over(), self.folders.last_mut()) {
             let Some(entry) = folder.next() else {
                 self.folders.pop();
                 continue;
@@ -337,6 +324,6 @@ impl<'a> Walk<'a> {
             0 => String::new(),
             n => format!("\n[{n} that cannot be read, or are too large or too deep, were left out]"),
         };
-        skipped + &self.clock.over().map_or(String::new(), |why| format!("\n[{why}]"))
+        skipped + &self.over().map_or(String::new(), |why| format!("\n[{why}]"))
     }
 }
