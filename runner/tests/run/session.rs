@@ -164,8 +164,12 @@ impl Session {
     fn outbound(&self) -> Option<Connection> {
         let db = Connection::open_with_flags(self.dir.outbound_db(), OpenFlags::SQLITE_OPEN_READ_ONLY).ok()?;
         db.busy_timeout(Duration::from_secs(5)).unwrap();
-        let ready: i64 = db.query_row("SELECT COUNT(*) FROM sqlite_master", [], |r| r.get(0)).unwrap();
-        (ready > 0).then_some(db)
+        let ready = db.query_row("SELECT COUNT(*) FROM sqlite_master", [], |r| r.get::<_, i64>(0));
+        match ready {
+            // A runner was killed inside a commit: the next one rolls it back.
+            Err(e) if nanoclaw_session::inbound::is_transient(&e) => None,
+            ready => (ready.unwrap() > 0).then_some(db),
+        }
     }
 
     /// What is sent to people.
