@@ -9,6 +9,7 @@ pub mod anthropic;
 pub mod demo;
 pub mod missing;
 pub mod model;
+pub mod openai;
 
 use std::io;
 use std::path::PathBuf;

@@ -1,0 +1,116 @@
+use super::*;
+
+fn text(text: &str) -> Block {
+    Block::Text { text: text.into() }
+}
+
+fn user(content: Vec<Block>) -> Message {
+    Message { role: Role::User, content }
+}
+
+fn assistant(content: Vec<Block>) -> Message {
+    Message { role: Role::Assistant, content }
+}
+
+fn result(id: &str, content: Vec<Block>) -> Block {
+    Block::ToolResult { tool_use_id: id.into(), content, is_error: false }
+}
+
+fn sent(messages: &[Message], tools: &[Spec]) -> Value {
+    let request = Request { model: "m", effort: None, system: "be kind", messages, tools };
+    serde_json::from_slice(&body(&request)).unwrap()
+}
+
+fn file(path: &Path, media_type: &str) -> Block {
+    Block::File { path: path.into(), media_type: media_type.into() }
+}
+
+#[test]
+fn a_request_says_what_all_endpoints_take_and_no_more() {
+    let body_ = sent(&[user(vec![text("hi")])], &[]);
+    let messages = json!([{"role": "system", "content": "be kind"}, {"role": "user", "content": "hi"}]);
+    let expected =
+        json!({"model": "m", "stream": true, "stream_options": {"include_usage": true}, "messages": messages});
+    assert_eq!(body_, expected);
+    let request =
+        Request { model: "m", effort: Some("low"), system: "", messages: &[user(vec![text("hi")])], tools: &[] };
+    let body: Value = serde_json::from_slice(&body(&request)).unwrap();
+    assert_eq!(body["reasoning_effort"], "low");
+    assert_eq!(body["messages"], json!([{"role": "user", "content": "hi"}]));
+}
+
+#[test]
+fn calls_are_answered_one_by_one_right_after_and_what_the_user_said_comes_then() {
+    let thought = |api: &str| Block::Opaque { api: api.into(), block: json!({"reasoning_content": "hm", "x": 1}) };
+    let call = |id: &str| Block::ToolUse { id: id.into(), name: "bash".into(), input: json!({"command": "ls"}) };
+    let failed = Block::ToolResult { tool_use_id: "b".into(), content: vec![text("no such file")], is_error: true };
+    let messages = [
+        user(vec![text("one"), text("two")]),
+        assistant(vec![thought("anthropic"), thought(NAME), text("I look."), call("a"), call("b"), call("c")]),
+        user(vec![result("a", vec![text("x"), text("y")]), failed, result("c", vec![]), text("be quick")]),
+        assistant(vec![thought("anthropic")]),
+        user(vec![text("well?")]),
+    ];
+    let call =
+        |id| json!({"id": id, "type": "function", "function": {"name": "bash", "arguments": "{\"command\":\"ls\"}"}});
+    let expected = json!([
+        {"role": "system", "content": "be kind"},
+        {"role": "user", "content": "one\n\ntwo"},
+        {"role": "assistant", "content": "I look.", "tool_calls": [call("a"), call("b"), call("c")], "reasoning_content": "hm"},
+        {"role": "tool", "tool_call_id": "a", "content": "x\ny"},
+        {"role": "tool", "tool_call_id": "b", "content": "Error:\nno such file"},
+        {"role": "tool", "tool_call_id": "c", "content": "[no output]"},
+        {"role": "user", "content": "be quick"},
+        {"role": "user", "content": "well?"},
+    ]);
+    assert_eq!(sent(&messages, &[])["messages"], expected);
+}
+
+#[test]
+fn a_tool_without_parameters_has_an_empty_list_of_them() {
+    let spec = |schema| Spec { name: "t".into(), description: "d".into(), schema };
+    let tools = [spec(json!({"type": "object"})), spec(json!({"type": "object", "properties": {"a": {}}}))];
+    let body = sent(&[user(vec![text("hi")])], &tools);
+    assert_eq!(body["tools"][0]["function"]["parameters"], json!({"type": "object", "properties": {}}));
+    assert_eq!(body["tools"][1]["function"]["parameters"], tools[1].schema);
+    assert_eq!(body["tools"][1]["type"], "function");
+}
+
+#[test]
+fn pictures_are_data_urls_and_those_of_tools_follow_the_results() {
+    let tmp = tempfile::tempdir().unwrap();
+    let path = tmp.path().join("a.png");
+    fs::write(&path, b"\x89PNG\x00\xff").unwrap();
+    let messages = [
+        user(vec![text("look"), file(&path, "image/png"), file(Path::new("/x/b.pdf"), "application/pdf")]),
+        assistant(vec![Block::ToolUse { id: "a".into(), name: "read_file".into(), input: json!({}) }]),
+        user(vec![result("a", vec![file(&path, "image/png")])]),
+    ];
+    let sent = sent(&messages, &[]);
+    let picture = json!({"type": "image_url", "image_url": {"url": "data:image/png;base64,iVBORwD/"}});
+    let note = |text: &str| json!({"type": "text", "text": text});
+    let pdf = note("[A file (application/pdf) is at /x/b.pdf; read it with your tools.]");
+    assert_eq!(sent["messages"][1]["content"], json!([note("look"), picture, pdf]));
+    assert_eq!(sent["messages"][3]["content"], "[The picture is in the next message of the user.]");
+    assert_eq!(sent["messages"][4]["content"], json!([note("[A picture from the tool call a:]"), picture]));
+}
+
+#[test]
+fn pictures_there_is_no_room_for_and_missing_ones_are_told() {
+    let tmp = tempfile::tempdir().unwrap();
+    let (old, new) = (tmp.path().join("old.png"), tmp.path().join("new.png"));
+    for path in [&old, &new] {
+        fs::File::create(path).unwrap().set_len(MAX_PICTURE_BYTES * 2 / 3).unwrap();
+    }
+    let messages = [
+        user(vec![file(&old, "image/png")]),
+        assistant(vec![text("seen")]),
+        user(vec![file(&new, "image/png"), file(Path::new("/gone.png"), "image/png")]),
+    ];
+    let sent = sent(&messages, &[]);
+    let note = sent["messages"][1]["content"].as_str().unwrap();
+    assert!(note.contains("old.png") && note.contains("too many"), "{note}");
+    let parts = &sent["messages"][3]["content"];
+    assert_eq!(parts[0]["type"], "image_url");
+    assert!(parts[1]["text"].as_str().unwrap().contains("/gone.png"));
+}
