@@ -35,16 +35,17 @@ pub fn failure(status: u16, body: &Value) -> Failure {
     let says = |phrases: &[&str]| phrases.iter().any(|p| all.contains(p));
     let why = message(body).unwrap_or_else(|| format!("HTTP {status}"));
     let last = |class, sentence: String| Failure::Final { class, sentence };
-    let bad_key = "The owner has to set a valid one.";
     match status {
-        401 => last(ErrorClass::Auth, format!("The model refused the key ({why}). {bad_key}")),
+        401 => last(ErrorClass::Auth, format!("The model refused the key ({why}). The owner has to set a valid one.")),
         413 => Failure::TooLong { why },
         _ if says(&TOO_LONG) => Failure::TooLong { why },
         // There is no time at which it is filled up again, and no shorter history helps: the owner has to act.
-        402 => last(ErrorClass::Auth, no_credit(&why)),
-        _ if says(&NO_CREDIT) => last(ErrorClass::Auth, no_credit(&why)),
+        _ if status == 402 || says(&NO_CREDIT) => last(
+            ErrorClass::Auth,
+            format!("The model's provider wants to be paid first ({why}). The owner can do that."),
+        ),
         400 | 403 if says(&DECLINED) => last(ErrorClass::Refused, "The model declined to answer that.".into()),
-        403 => last(ErrorClass::Auth, format!("The key may not do this ({why}). {bad_key}")),
+        403 => last(ErrorClass::Auth, format!("The key may not do this ({why}). The owner has to set a valid one.")),
         _ if says(&NO_PICTURES) => {
             last(ErrorClass::InvalidRequest, format!("The model takes no pictures, or not this one: {why}"))
         }
@@ -63,17 +64,12 @@ pub fn in_stream(body: &Value) -> Failure {
     let error = &body["error"];
     let code = &error["code"];
     let status = code.as_u64().or_else(|| code.as_str()?.parse().ok()).and_then(|s| u16::try_from(s).ok());
-    let status = status.unwrap_or(match (code.as_str(), error["type"].as_str()) {
+    let known = match (code.as_str(), error["type"].as_str()) {
         (Some("rate_limit_exceeded"), _) => 429,
-        (Some("invalid_api_key"), _) => 401,
         (_, Some("invalid_request_error")) => 400,
         _ => 500,
-    });
-    failure(status, body)
-}
-
-fn no_credit(why: &str) -> String {
-    format!("The model's provider wants to be paid first ({why}). The owner has to look at the account.")
+    };
+    failure(status.unwrap_or(known), body)
 }
 
 /// What an error says, on one line. Besides OpenAI's shape there are Ollama's (`error` is the text), FastAPI's

@@ -1,3 +1,5 @@
+use std::path::Path;
+
 use super::*;
 
 fn text(text: &str) -> Block {
@@ -59,7 +61,7 @@ fn calls_are_answered_one_by_one_right_after_and_what_the_user_said_comes_then()
         {"role": "assistant", "content": "I look.", "tool_calls": [call("a"), call("b"), call("c")], "reasoning_content": "hm"},
         {"role": "tool", "tool_call_id": "a", "content": "x\ny"},
         {"role": "tool", "tool_call_id": "b", "content": "Error:\nno such file"},
-        {"role": "tool", "tool_call_id": "c", "content": "[no output]"},
+        {"role": "tool", "tool_call_id": "c", "content": ""},
         {"role": "user", "content": "be quick"},
         {"role": "user", "content": "well?"},
     ]);
@@ -92,25 +94,12 @@ fn pictures_are_data_urls_and_those_of_tools_follow_the_results() {
     let pdf = note("[A file (application/pdf) is at /x/b.pdf; read it with your tools.]");
     assert_eq!(sent["messages"][1]["content"], json!([note("look"), picture, pdf]));
     assert_eq!(sent["messages"][3]["content"], "[The picture is in the next message of the user.]");
-    assert_eq!(sent["messages"][4]["content"], json!([note("[A picture from the tool call a:]"), picture]));
+    assert_eq!(sent["messages"][4]["content"], json!([note("[From the tool call a:]"), picture]));
 }
 
 #[test]
-fn pictures_there_is_no_room_for_and_missing_ones_are_told() {
-    let tmp = tempfile::tempdir().unwrap();
-    let (old, new) = (tmp.path().join("old.png"), tmp.path().join("new.png"));
-    for path in [&old, &new] {
-        fs::File::create(path).unwrap().set_len(MAX_PICTURE_BYTES * 2 / 3).unwrap();
-    }
-    let messages = [
-        user(vec![file(&old, "image/png")]),
-        assistant(vec![text("seen")]),
-        user(vec![file(&new, "image/png"), file(Path::new("/gone.png"), "image/png")]),
-    ];
-    let sent = sent(&messages, &[]);
-    let note = sent["messages"][1]["content"].as_str().unwrap();
-    assert!(note.contains("old.png") && note.contains("too many"), "{note}");
-    let parts = &sent["messages"][3]["content"];
-    assert_eq!(parts[0]["type"], "image_url");
-    assert!(parts[1]["text"].as_str().unwrap().contains("/gone.png"));
+fn a_picture_that_is_gone_is_told() {
+    let sent = sent(&[user(vec![text("look"), file(Path::new("/gone.png"), "image/png")])], &[]);
+    let content = sent["messages"][1]["content"].as_str().unwrap();
+    assert!(content.starts_with("look\n\n[The picture /gone.png cannot be read"), "{content}");
 }

@@ -170,9 +170,9 @@ fn a_name_the_model_made_up_can_be_sent_back() {
 }
 
 #[test]
-fn text_as_parts_and_before_a_call() {
+fn text_before_a_call() {
     let answer = answer(&[
-        &delta(r#"{"content":[{"type":"text","text":"I "},{"type":"thinking","thinking":[]}]}"#),
+        &delta(r#"{"content":"I "}"#),
         &delta(r#"{"content":"look"}"#),
         &delta(r#"{"content":null,"tool_calls":[{"index":0,"id":"x","function":{"name":"a","arguments":"{}"}}]}"#),
         r#"{"choices":[{"delta":{"content":""},"finish_reason":"tool_calls"}],"usage":{"prompt_tokens":5,"completion_tokens":2,"prompt_cache_hit_tokens":4}}"#,
