@@ -1,6 +1,8 @@
 //! The real `nanoclaw-runner` on real session folders, without a container.
 
 mod anthropic;
+#[path = "../support/fake_http.rs"]
+mod fake_http;
 #[path = "../support/messages_api.rs"]
 mod messages_api;
 mod session;

@@ -31,9 +31,12 @@ const NO_PICTURES: [&str; 3] = ["image input", "support image", "image_url"];
 
 /// What a refusal means.
 pub fn failure(status: u16, body: &Value) -> Failure {
-    let all = body.to_string().to_lowercase();
+    let error = body.get("error").unwrap_or(body);
+    let text = message(error).unwrap_or_else(|| format!("HTTP {status}"));
+    // Not all of the body: some repeat what the user wrote.
+    let all = format!("{text} {} {}", error["code"], error["type"]).to_lowercase();
     let says = |phrases: &[&str]| phrases.iter().any(|p| all.contains(p));
-    let why = message(body).unwrap_or_else(|| format!("HTTP {status}"));
+    let why: String = text.chars().take(MAX_MESSAGE_CHARS).collect();
     let last = |class, sentence: String| Failure::Final { class, sentence };
     match status {
         401 => last(ErrorClass::Auth, format!("The model refused the key ({why}). The owner has to set a valid one.")),
@@ -64,6 +67,7 @@ pub fn in_stream(body: &Value) -> Failure {
     let error = &body["error"];
     let code = &error["code"];
     let status = code.as_u64().or_else(|| code.as_str()?.parse().ok()).and_then(|s| u16::try_from(s).ok());
+    let status = status.filter(|s| *s >= 400);
     let known = match (code.as_str(), error["type"].as_str()) {
         (Some("rate_limit_exceeded"), _) => 429,
         (_, Some("invalid_request_error")) => 400,
@@ -74,12 +78,11 @@ pub fn in_stream(body: &Value) -> Failure {
 
 /// What an error says, on one line. Besides OpenAI's shape there are Ollama's (`error` is the text), FastAPI's
 /// (`detail`), and OpenRouter's, which has another provider's answer in `raw`.
-fn message(body: &Value) -> Option<String> {
-    let error = body.get("error").unwrap_or(body);
+fn message(error: &Value) -> Option<String> {
     let text = [&error["message"], error, &error["detail"]].into_iter().find_map(Value::as_str)?;
     let raw = error["metadata"]["raw"].as_str().unwrap_or_default();
     let words: Vec<&str> = text.split_whitespace().chain(raw.split_whitespace()).collect();
-    Some(words.join(" ").chars().take(MAX_MESSAGE_CHARS).collect())
+    Some(words.join(" "))
 }
 
 #[cfg(test)]
@@ -149,6 +152,9 @@ mod tests {
         for status in [408, 409, 425, 500, 502, 503, 529] {
             assert!(matches!(failure(status, &json!({"error": {"message": "Loading model"}})), Failure::Again { .. }));
         }
+        let repeated = json!({"error": {"message": "extra field", "input": "what is a context window? image_url"}});
+        let Failure::Final { sentence, .. } = failure(422, &repeated) else { panic!("what the user wrote is no error") };
+        assert_eq!(sentence, "The model rejected the request: extra field");
         let limited = failure(429, &json!({"error": {"message": " slow\n down "}}));
         assert_eq!(limited, Failure::Limited { why: "slow down".into() });
     }
@@ -160,6 +166,7 @@ mod tests {
         assert!(matches!(error(json!(502), ""), Failure::Again { .. }));
         assert!(matches!(error(json!("429"), ""), Failure::Limited { .. }));
         assert!(matches!(error(json!("rate_limit_exceeded"), ""), Failure::Limited { .. }));
+        assert!(matches!(error(json!(0), ""), Failure::Again { .. }));
         assert!(matches!(error(Value::Null, "server_error"), Failure::Again { .. }));
         assert!(matches!(error(Value::Null, "invalid_request_error"), Failure::Final { .. }));
         assert!(matches!(in_stream(&json!({"error": "it broke"})), Failure::Again { .. }));
