@@ -153,7 +153,9 @@ mod tests {
             assert!(matches!(failure(status, &json!({"error": {"message": "Loading model"}})), Failure::Again { .. }));
         }
         let repeated = json!({"error": {"message": "extra field", "input": "what is a context window? image_url"}});
-        let Failure::Final { sentence, .. } = failure(422, &repeated) else { panic!("what the user wrote is no error") };
+        let Failure::Final { sentence, .. } = failure(422, &repeated) else {
+            panic!("what the user wrote is no error")
+        };
         assert_eq!(sentence, "The model rejected the request: extra field");
         let limited = failure(429, &json!({"error": {"message": " slow\n down "}}));
         assert_eq!(limited, Failure::Limited { why: "slow down".into() });
