@@ -15,8 +15,11 @@ use super::model::api::{Api, Failure, Reader, Request};
 
 pub const NAME: &str = "openai";
 
-/// The only key of a call's input when what the model wrote is no JSON object: its text, as it came.
-pub const UNPARSED: &str = "_unparsed";
+/// OpenAI's own; other endpoints say that they do not know it.
+const DEFAULT_MODEL: &str = "gpt-5.4";
+/// What current models take at least. Where a local server takes less, it says so, and the conversation is shortened
+/// then. tokens
+const WINDOW_TOKENS: u64 = 128_000;
 
 /// What a model thought, in the fields in which some endpoints demand it back (DeepSeek and Kimi the first, OpenRouter
 /// the second). It goes back in the field it came in, so that an endpoint that does not know the field never sees it.
@@ -32,12 +35,20 @@ impl Api for OpenAi {
         NAME
     }
 
+    fn default_model(&self) -> &'static str {
+        DEFAULT_MODEL
+    }
+
     fn path(&self) -> &'static str {
         "/v1/chat/completions"
     }
 
     fn headers(&self, token: &str) -> Vec<(&'static str, String)> {
         vec![("authorization", format!("Bearer {token}"))]
+    }
+
+    fn window(&self, _: &str) -> u64 {
+        WINDOW_TOKENS
     }
 
     fn body(&self, request: &Request<'_>) -> Vec<u8> {

@@ -1,13 +1,10 @@
-//! The body of a request. Files are read here; else pure.
+//! The body of a request.
 
-use std::fs;
-
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
 use super::{NAME, THOUGHT_DETAILS, THOUGHT_TEXT};
 use crate::provider::model::api::Request;
+use crate::provider::model::media;
 use crate::provider::model::message::{Block, Message, Role};
 use crate::tools::Spec;
 
@@ -20,7 +17,8 @@ pub fn body(request: &Request<'_>) -> Vec<u8> {
     });
     let mut body = json!({"model": request.model, "stream": true, "stream_options": {"include_usage": true}});
     body["messages"] = system.into_iter().chain(turns).collect();
-    if let Some(effort) = request.effort {
+    let no_thought = !request.tools.is_empty() && thinks_without_tools(request.model);
+    if let Some(effort) = if no_thought { Some("none") } else { request.effort } {
         body["reasoning_effort"] = effort.into();
     }
     // OpenAI refuses an empty list.
@@ -28,6 +26,14 @@ pub fn body(request: &Request<'_>) -> Vec<u8> {
         body["tools"] = request.tools.iter().map(tool).collect();
     }
     body.to_string().into_bytes()
+}
+
+/// Whether a model calls no tools here unless it is told not to think: OpenAI's since 5.4, which do both in another API
+/// only. By the bare name, for OpenRouter (`openai/gpt-5.4`) does what it takes itself.
+fn thinks_without_tools(model: &str) -> bool {
+    let version = model.strip_prefix("gpt-").and_then(|rest| rest.split('-').next()).unwrap_or_default();
+    let (major, minor) = version.split_once('.').unwrap_or((version, "0"));
+    matches!((major.parse::<u32>(), minor.parse::<u32>()), (Ok(major), Ok(minor)) if (major, minor) >= (5, 4))
 }
 
 /// Takes the content as it is: `json!` would copy it, pictures and all.
@@ -109,15 +115,13 @@ fn asked(prompt: &Message) -> Vec<Value> {
 fn part(block: &Block) -> Option<Value> {
     match block {
         Block::Text { text } => Some(text_part(text)),
-        Block::File { path, media_type } if media_type.starts_with("image/") => Some(match fs::read(path) {
-            Ok(bytes) => {
-                let mut url = format!("data:{media_type};base64,");
-                STANDARD.encode_string(bytes, &mut url);
+        Block::File { path, media_type } if media_type.starts_with("image/") => Some(match media::base64(path) {
+            Some(data) => {
                 let mut part = json!({"type": "image_url"});
-                part["image_url"]["url"] = url.into();
+                part["image_url"]["url"] = format!("data:{media_type};base64,{data}").into();
                 part
             }
-            Err(e) => text_part(&format!("[The picture {} cannot be read: {e}]", path.display())),
+            None => text_part(&format!("[{}: no longer there]", path.display())),
         }),
         Block::File { path, media_type } => {
             Some(text_part(&format!("[A file ({media_type}) is at {}; read it with your tools.]", path.display())))

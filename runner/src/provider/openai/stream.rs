@@ -9,11 +9,11 @@ use serde::de::IgnoredAny;
 use serde_json::{Map, Value, json};
 
 use super::refusal;
-use super::{NAME, THOUGHT_DETAILS, THOUGHT_TEXT, UNPARSED};
+use super::{NAME, THOUGHT_DETAILS, THOUGHT_TEXT};
 use crate::id;
 use crate::provider::Usage;
 use crate::provider::model::api::{Answer, End, Failure, Reader, Step};
-use crate::provider::model::message::Block;
+use crate::provider::model::message::{Block, UNPARSED};
 
 /// What OpenAI takes back as a name. characters
 const MAX_NAME_CHARS: usize = 64;

@@ -82,14 +82,14 @@ fn a_tool_without_parameters_has_an_empty_list_of_them() {
 fn pictures_are_data_urls_and_those_of_tools_follow_the_results() {
     let tmp = tempfile::tempdir().unwrap();
     let path = tmp.path().join("a.png");
-    fs::write(&path, b"\x89PNG\x00\xff").unwrap();
+    std::fs::write(&path, b"\x89PNG\r\n\x1a\n").unwrap();
     let messages = [
         user(vec![text("look"), file(&path, "image/png"), file(Path::new("/x/b.pdf"), "application/pdf")]),
         assistant(vec![Block::ToolUse { id: "a".into(), name: "read_file".into(), input: json!({}) }]),
         user(vec![result("a", vec![file(&path, "image/png")])]),
     ];
     let sent = sent(&messages, &[]);
-    let picture = json!({"type": "image_url", "image_url": {"url": "data:image/png;base64,iVBORwD/"}});
+    let picture = json!({"type": "image_url", "image_url": {"url": "data:image/png;base64,iVBORw0KGgo="}});
     let note = |text: &str| json!({"type": "text", "text": text});
     let pdf = note("[A file (application/pdf) is at /x/b.pdf; read it with your tools.]");
     assert_eq!(sent["messages"][1]["content"], json!([note("look"), picture, pdf]));
@@ -100,6 +100,21 @@ fn pictures_are_data_urls_and_those_of_tools_follow_the_results() {
 #[test]
 fn a_picture_that_is_gone_is_told() {
     let sent = sent(&[user(vec![text("look"), file(Path::new("/gone.png"), "image/png")])], &[]);
-    let content = sent["messages"][1]["content"].as_str().unwrap();
-    assert!(content.starts_with("look\n\n[The picture /gone.png cannot be read"), "{content}");
+    assert_eq!(sent["messages"][1]["content"], "look\n\n[/gone.png: no longer there]");
+}
+
+#[test]
+fn openai_s_newer_models_are_told_not_to_think_where_there_are_tools() {
+    let messages = [user(vec![text("hi")])];
+    let effort = |model: &str, tools: &[Spec]| {
+        let request = Request { model, effort: Some("high"), system: "", messages: &messages, tools };
+        serde_json::from_slice::<Value>(&body(&request)).unwrap()["reasoning_effort"].clone()
+    };
+    let tools = [Spec { name: "t".into(), description: "d".into(), schema: json!({"type": "object"}) }];
+    for model in ["gpt-5.4", "gpt-5.4-mini", "gpt-5.10", "gpt-6"] {
+        assert_eq!((effort(model, &tools), effort(model, &[])), (json!("none"), json!("high")), "{model}");
+    }
+    for model in ["gpt-4o", "gpt-5", "gpt-5.2", "gpt-oss:20b", "openai/gpt-5.6", "qwen3"] {
+        assert_eq!(effort(model, &tools), "high", "{model}");
+    }
 }
