@@ -8,6 +8,7 @@ mod chat_rules;
 mod fake_http;
 #[path = "../support/messages_api.rs"]
 mod messages_api;
+mod openai;
 mod session;
 
 mod commands;

@@ -168,8 +168,9 @@ fn answer<'a>(message: &'a Value, what: &str, dialect: Dialect) -> Result<Vec<&'
         demand(id.len() <= MAX_ID && !ids.contains(&id), format!("{what}: the id {id:?} is too long or there twice"))?;
         ids.push(id);
     }
-    // Each thought the stand-in has told must come back whole.
+    // Each thought the stand-in has told before a call must come back whole.
     match dialect {
+        _ if calls.is_empty() => {}
         Dialect::LlamaCpp => demand(message["reasoning_content"] == "hmm", format!("{what}: its thought is missing"))?,
         Dialect::OpenRouter => {
             let [detail] = list(&message["reasoning_details"]) else { return Err(format!("{what}: not one thought")) };
