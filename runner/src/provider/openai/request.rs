@@ -65,7 +65,9 @@ fn said(answer: &Message) -> Option<Value> {
             }
             Block::Opaque { api, block } if api == NAME => {
                 for field in [THOUGHT_TEXT, THOUGHT_DETAILS] {
-                    block.get(field).map(|thought| message[field] = thought.clone());
+                    if let Some(thought) = block.get(field) {
+                        message[field] = thought.clone();
+                    }
                 }
             }
             Block::Opaque { .. } | Block::File { .. } | Block::ToolResult { .. } => {}

@@ -114,9 +114,9 @@ impl Stream {
             other => text(other),
         };
         let goes_on = |call: &&mut Call| {
-            let other_id = !id.is_empty() && !call.id.is_empty() && id != call.id;
-            let was_whole = serde_json::from_str::<IgnoredAny>(&call.arguments).is_ok();
-            !(other_id || was_whole && !name.is_empty() && !arguments.trim().is_empty())
+            let same_id = id.is_empty() || call.id.is_empty() || id == call.id;
+            let adds_nothing = name.is_empty() || arguments.trim().is_empty();
+            same_id && (adds_nothing || serde_json::from_str::<IgnoredAny>(&call.arguments).is_err())
         };
         let latest = self.calls.iter_mut().rev().find(|call| index.is_none() || call.index == index);
         let Some(call) = latest.filter(goes_on) else {

@@ -1,3 +1,5 @@
+//! What is sent.
+
 use std::path::Path;
 
 use super::*;

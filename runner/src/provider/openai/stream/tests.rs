@@ -1,3 +1,5 @@
+//! Streams as the servers send them, each with its deviations.
+
 use super::*;
 
 fn read(events: &[&str]) -> (Stream, Result<Step, Failure>) {
