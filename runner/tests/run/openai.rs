@@ -1,10 +1,13 @@
 //! The `openai` provider against a strict stand-in for a chat-completions endpoint, in the manner of four servers.
 
-use nanoclaw_session::row::AckStatus;
+use std::fs;
+
+use nanoclaw_session::content::{Attachment, ChatIn};
+use nanoclaw_session::row::{AckStatus, NewMessageIn};
 use serde_json::{Value, json};
 
-use crate::chat_api::{ChatApi, DIALECTS, Dialect, Script};
-use crate::session::{Runner, Session, now};
+use crate::chat_api::{ChatApi, DIALECTS, Dialect, Request, Script};
+use crate::session::{Runner, Session, message, now};
 
 /// A session with the openai provider, and the API behind its gateway's socket.
 fn session(dialect: Dialect) -> (Session, ChatApi) {
@@ -34,7 +37,7 @@ fn ask(session: &Session, id: &str, text: &str) -> String {
     told(session).pop().unwrap()
 }
 
-fn roles(request: &crate::chat_api::Request) -> Vec<String> {
+fn roles(request: &Request) -> Vec<String> {
     request.messages().into_iter().map(|(role, _)| role).collect()
 }
 
@@ -128,17 +131,17 @@ fn a_first_token_that_is_late_is_waited_for_and_that_is_declared() {
 fn what_never_passes_is_a_plain_sentence_and_leaves_no_trace_in_the_history() {
     let (session, api) = session(Dialect::OpenAi);
     let _runner = start(&session, &api);
-    let message = |text: &str| json!({"message": text, "type": "t", "param": null, "code": null});
+    let error = |text: &str| json!({"message": text, "type": "t", "param": null, "code": null});
     for (i, (script, sentence)) in [
-        (status(401, message("Incorrect API key")), "The model refused the key (Incorrect API key)."),
-        (status(402, message("no credits")), "The model's provider wants to be paid first (no credits)."),
+        (status(401, error("Incorrect API key")), "The model refused the key (Incorrect API key)."),
+        (status(402, error("no credits")), "The model's provider wants to be paid first (no credits)."),
         (
             status(429, json!({"message": "quota", "type": "insufficient_quota", "code": "insufficient_quota"})),
             "The model's provider wants to be paid first (quota).",
         ),
-        (status(404, message("model \"some-model\" not found")), "The model was not found (model \"some-model\""),
-        (status(400, message("bad")), "The model rejected the request: bad"),
-        (status(500, message("image input is not supported")), "The model takes no pictures, or not this one"),
+        (status(404, error("model \"some-model\" not found")), "The model was not found (model \"some-model\""),
+        (status(400, error("bad")), "The model rejected the request: bad"),
+        (status(500, error("image input is not supported")), "The model takes no pictures, or not this one"),
         (Script::End("half".into(), "content_filter"), "The model declined to answer that."),
     ]
     .into_iter()
@@ -181,4 +184,28 @@ fn a_conversation_that_does_not_fit_is_shortened() {
     let (refused, summary, last) = (api.request(), api.request(), api.request());
     assert!(refused.last().contains("who am I?") && summary.last().contains("my name is Ann"));
     assert!(last.messages()[0].1.contains("Her name is Ann."), "{:?}", last.messages());
+}
+
+#[test]
+fn a_picture_is_seen_and_a_pdf_is_told_of() {
+    let (session, api) = session(Dialect::OpenAi);
+    let _runner = start(&session, &api);
+    let inbox = session.dir.inbox("m1");
+    fs::create_dir_all(&inbox).unwrap();
+    fs::write(inbox.join("cat.png"), b"\x89PNG\r\n\x1a\nnot really").unwrap();
+    fs::write(inbox.join("paper.pdf"), b"%PDF-1.7 not really").unwrap();
+    let attachment = |name: &str| Attachment {
+        name: name.into(),
+        local_path: Some(format!("inbox/m1/{name}")),
+        ..Attachment::default()
+    };
+    let attachments = vec![attachment("cat.png"), attachment("paper.pdf")];
+    let chat = ChatIn { text: "look".into(), attachments, ..ChatIn::default() };
+    session.insert(&NewMessageIn { content: chat.to_json(), ..message("m1", "") });
+    let request = api.request();
+    let parts = request.body["messages"].as_array().unwrap().last().unwrap()["content"].as_array().unwrap().clone();
+    let kinds: Vec<&str> = parts.iter().map(|part| part["type"].as_str().unwrap()).collect();
+    assert_eq!(kinds, ["text", "image_url", "text"]);
+    assert!(parts[2]["text"].as_str().unwrap().contains("paper.pdf; read it with your tools"), "{}", parts[2]);
+    session.wait_ack("m1", AckStatus::Completed);
 }
