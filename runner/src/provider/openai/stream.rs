@@ -114,9 +114,11 @@ impl Stream {
             other => text(other),
         };
         let goes_on = |call: &&mut Call| {
-            let same_id = id.is_empty() || call.id.is_empty() || id == call.id;
+            let same = |new: &str, known: &str| new.is_empty() || known.is_empty() || new == known;
             let adds_nothing = name.is_empty() || arguments.trim().is_empty();
-            same_id && (adds_nothing || serde_json::from_str::<IgnoredAny>(&call.arguments).is_err())
+            same(&id, &call.id)
+                && same(&name, &call.name)
+                && (adds_nothing || serde_json::from_str::<IgnoredAny>(&call.arguments).is_err())
         };
         let latest = self.calls.iter_mut().rev().find(|call| index.is_none() || call.index == index);
         let Some(call) = latest.filter(goes_on) else {

@@ -109,6 +109,25 @@ fn calls_without_index_and_id_are_told_apart_and_get_ids_of_their_own() {
 }
 
 #[test]
+fn another_id_or_another_name_is_another_call() {
+    for second in
+        [r#"{"id":"b","function":{"name":"f","arguments":""}}"#, r#"{"function":{"name":"g","arguments":""}}"#]
+    {
+        let calls = called(
+            &[
+                r#"[{"id":"a","function":{"name":"f","arguments":""}}]"#,
+                r#"[{"function":{"arguments":"{}"}}]"#,
+                &format!("[{second}]"),
+                r#"[{"function":{"arguments":"{\"n\":1}"}}]"#,
+            ],
+            "tool_calls",
+        );
+        let inputs: Vec<&Value> = calls.iter().map(|(_, _, input)| input).collect();
+        assert_eq!(inputs, [&json!({}), &json!({"n": 1})], "{second}");
+    }
+}
+
+#[test]
 fn an_id_that_comes_twice_is_given_to_one_call_only() {
     let calls = called(
         &[
