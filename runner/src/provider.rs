@@ -9,6 +9,7 @@ pub mod anthropic;
 pub mod demo;
 pub mod missing;
 pub mod model;
+pub mod openai;
 
 use std::io;
 use std::path::PathBuf;
@@ -175,7 +176,8 @@ pub fn named(config: &ContainerConfig, dir: &SessionDir, gateway: Gateway) -> Bo
     match config.provider.trim().to_lowercase().as_str() {
         demo::NAME => Box::new(demo::Demo::new(dir.clone())),
         anthropic::NAME => Box::new(Model::new(Arc::new(anthropic::Messages), config, dir, gateway)),
-        _ => Box::new(missing::Missing::new(&config.provider, &[demo::NAME, anthropic::NAME])),
+        openai::NAME => Box::new(Model::new(Arc::new(openai::OpenAi), config, dir, gateway)),
+        _ => Box::new(missing::Missing::new(&config.provider, &[demo::NAME, anthropic::NAME, openai::NAME])),
     }
 }
 

@@ -9,16 +9,15 @@
 #![allow(dead_code)] // every test binary that includes this uses another part of it
 
 use std::collections::{BTreeMap, VecDeque};
-use std::io::{self, BufRead, BufReader, Read, Write};
-use std::net::{TcpListener, TcpStream};
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::io::{self, BufReader, Write};
 use std::path::Path;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex};
-use std::thread;
 use std::time::Duration;
 
 use serde_json::{Value, json};
+
+use crate::fake_http::{Connection, Listener, Stream, read_request};
 
 #[path = "messages_rules.rs"]
 mod rules;
@@ -124,28 +123,18 @@ pub struct MessagesApi {
 impl MessagesApi {
     /// Listens on a Unix socket at `path`.
     pub fn on_socket(path: &Path) -> MessagesApi {
-        let listener = UnixListener::bind(path).expect("bind the socket");
-        let api = MessagesApi::new(path.display().to_string());
-        let shared = api.shared.clone();
-        thread::spawn(move || {
-            for stream in listener.incoming().flatten() {
-                serve(Stream::Unix(stream), shared.clone());
-            }
-        });
-        api
+        MessagesApi::listening(Listener::on_socket(path))
     }
 
     /// Listens on a free port of the loopback interface.
     pub fn on_port() -> MessagesApi {
-        let listener = TcpListener::bind(("127.0.0.1", 0)).expect("bind a port");
-        let address = listener.local_addr().expect("an address");
-        let api = MessagesApi::new(format!("http://{address}"));
+        MessagesApi::listening(Listener::on_port())
+    }
+
+    fn listening(listener: Listener) -> MessagesApi {
+        let api = MessagesApi::new(listener.address());
         let shared = api.shared.clone();
-        thread::spawn(move || {
-            for stream in listener.incoming().flatten() {
-                serve(Stream::Tcp(stream), shared.clone());
-            }
-        });
+        listener.serve(move |stream| serve_one(stream, &shared));
         api
     }
 
@@ -220,57 +209,8 @@ impl MessagesApi {
     }
 }
 
-enum Stream {
-    Unix(UnixStream),
-    Tcp(TcpStream),
-}
-
-impl Read for Stream {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        match self {
-            Stream::Unix(s) => s.read(buffer),
-            Stream::Tcp(s) => s.read(buffer),
-        }
-    }
-}
-
-impl Write for Stream {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        match self {
-            Stream::Unix(s) => s.write(bytes),
-            Stream::Tcp(s) => s.write(bytes),
-        }
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-fn serve(stream: Stream, shared: Arc<Shared>) {
-    thread::spawn(move || {
-        let mut stream = BufReader::new(stream);
-        // A connection ends when the client leaves, between requests or within an answer.
-        while let Ok(Some(open)) = serve_one(&mut stream, &shared) {
-            if open == Connection::Close {
-                return;
-            }
-        }
-    });
-}
-
-#[derive(PartialEq, Eq)]
-enum Connection {
-    Keep,
-    Close,
-}
-
 fn serve_one(stream: &mut BufReader<Stream>, shared: &Shared) -> io::Result<Option<Connection>> {
-    let Some((line, headers)) = read_head(stream)? else { return Ok(None) };
-    let length = headers.get("content-length").and_then(|v| v.parse().ok()).unwrap_or(0);
-    let mut body = vec![0; length];
-    stream.read_exact(&mut body)?;
-    let body = serde_json::from_slice(&body).unwrap_or(Value::Null);
+    let Some((line, headers, body)) = read_request(stream)? else { return Ok(None) };
     let report = |report| shared.reports.lock().expect("reports").send(report).map_err(io::Error::other);
     if let Some((code, kind, what)) = violation(&line, &headers, &body) {
         report(Report::Violation(what.clone()))?;
@@ -290,22 +230,6 @@ fn serve_one(stream: &mut BufReader<Stream>, shared: &Shared) -> io::Result<Opti
         report(Report::ClientGone)?;
     }
     answered.map(Some)
-}
-
-fn read_head(stream: &mut impl BufRead) -> io::Result<Option<(String, BTreeMap<String, String>)>> {
-    let mut first = String::new();
-    if stream.read_line(&mut first)? == 0 {
-        return Ok(None);
-    }
-    let mut headers = BTreeMap::new();
-    loop {
-        let mut line = String::new();
-        stream.read_line(&mut line)?;
-        match line.trim_end().split_once(':') {
-            Some((name, value)) => headers.insert(name.to_lowercase(), value.trim().to_owned()),
-            None => return Ok(Some((first.trim_end().to_owned(), headers))),
-        };
-    }
 }
 
 /// What the real API would refuse: status, type and message.

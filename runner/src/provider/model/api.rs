@@ -46,6 +46,11 @@ pub trait Reader {
     /// One event: its `data`, and its `event` where the API names them.
     fn event(&mut self, event: &str, data: &str) -> Result<Step, Failure>;
 
+    /// The body has ended, as HTTP wants it to end, without [`Step::Done`]: whether the answer is whole all the same.
+    fn end_of_body(&mut self) -> Result<Step, Failure> {
+        Ok(Step::More)
+    }
+
     /// What came so far.
     fn answer(&mut self) -> &mut Answer;
 }

@@ -148,7 +148,11 @@ impl Engine {
         loop {
             let n = body.read(&mut buffer).map_err(|e| again(format!("the answer broke off: {e}")))?;
             if n == 0 {
-                return Err(again("the answer broke off".into()));
+                return match reader.end_of_body() {
+                    Ok(Step::Done) => Ok(()),
+                    Ok(Step::More) => Err(again("the answer broke off".into())),
+                    Err(failure) => Err(Missed::Failure(failure, None, StatusCode::OK)),
+                };
             }
             for event in parser.feed(&buffer[..n]).map_err(|e| again(e.to_string()))? {
                 match reader.event(&event.name, &event.data) {

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::engine::{Ended, Engine, Rank};
 use super::history::History;
-use super::message::{Block, head};
+use super::message::{Block, UNPARSED, head};
 use crate::provider::{Prompt, STACK_BYTES, TurnEvent};
 use crate::stop::Stopped;
 use crate::tools::{Context, Effect, Outcome, Output, Part, Spec, Tool};
@@ -119,6 +119,9 @@ impl Engine {
     }
 
     fn call(&self, call: &Call) -> Output {
+        if let Some(written) = call.input.get(UNPARSED) {
+            return Output::failed(format!("The arguments are no JSON object. You wrote: {written}"));
+        }
         if call.name == TASK && self.rank == Rank::Agent {
             return self.help(&call.input);
         }

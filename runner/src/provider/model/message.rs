@@ -20,6 +20,9 @@ pub struct Message {
     pub content: Vec<Block>,
 }
 
+/// The only key of a call's input when what the model wrote is no JSON object: its text, as it came.
+pub const UNPARSED: &str = "_unparsed";
+
 /// A piece of a message.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
