@@ -47,7 +47,7 @@ use crate::delivery;
 use crate::home::Home;
 use crate::oneshot::{Barrier, Gate};
 use crate::store::{EndReason, Session, StartReason, Store};
-use crate::thread::{self, spawn_worker};
+use crate::thread::{self, spawn_worker, tell};
 use crate::time::Now;
 use crate::watch::Watcher;
 use clock::Clock;
@@ -279,8 +279,7 @@ impl Actor {
         self.pump();
         if self.gate.until().is_some_and(|until| self.is_quiet(until)) {
             if let Some(barrier) = self.gate.open() {
-                // Gone means that the host stops.
-                let _ = self.parts.delivery.send(delivery::Event::Barrier(barrier));
+                tell(&self.parts.delivery, delivery::Event::Barrier(barrier));
             }
         }
     }
@@ -555,7 +554,7 @@ impl Actor {
                 if let Err(e) = &life {
                     log::debug!("The engine was asked in vain container={name} error={e}");
                 }
-                let _ = me.send(Event::Asked { run_id, life: life.ok() });
+                tell(&me, Event::Asked { run_id, life: life.ok() });
             });
             if worker.is_err() {
                 self.asking.remove(&run.id);

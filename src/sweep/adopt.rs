@@ -10,7 +10,7 @@ use super::fault::StartFault;
 use super::{Actor, Event, Exit, FIND_RETRY, Leftovers, MAX_FIND_RETRY, Phase, Run, Waiting};
 use crate::container::docker::{Docker, DockerError, Inspected, Life, RUN_DEADLINE, Started, State};
 use crate::store::{ContainerRun, EndReason, RunEnd};
-use crate::thread::spawn_worker;
+use crate::thread::{pause, spawn_worker, tell};
 
 /// How often a start of an earlier life is asked after.
 const AWAIT_STEP: Duration = Duration::from_secs(1);
@@ -25,8 +25,7 @@ impl Actor {
         let (docker, me, install) = (self.parts.docker.clone(), self.parts.me.clone(), self.parts.home.install_id());
         let known: HashSet<String> = open.into_iter().map(|run| run.container_name).collect();
         spawn_worker("docker-list", move || {
-            // The sweep is gone when the host stops; then nobody needs to know.
-            let _ = me.send(Event::Found(known_containers(&docker, &install, &known)));
+            tell(&me, Event::Found(known_containers(&docker, &install, &known)));
         })?;
         Ok(())
     }
@@ -120,10 +119,9 @@ impl Actor {
                     // It came, and may have ended already; or it cannot come any more.
                     _ => break docker.life(&name, RUN_DEADLINE.saturating_sub(left)).unwrap_or(Life::AskEngine),
                 }
-                // The answer is all that is waited for, and it comes from another process.
-                let _ = crossbeam_channel::after(AWAIT_STEP.min(left)).recv();
+                pause(AWAIT_STEP.min(left));
             };
-            let _ = me.send(Event::Started { run_id, result: Ok(Started { container_id: None, life }) });
+            tell(&me, Event::Started { run_id, result: Ok(Started { container_id: None, life }) });
         })?;
         Ok(())
     }
@@ -143,7 +141,7 @@ impl Actor {
         spawn_worker("docker-adopt", move || {
             // It lives, as far as we know: an engine that does not answer is asked again later.
             let life = docker.life(&name, Duration::ZERO).unwrap_or(Life::AskEngine);
-            let _ = me.send(Event::Started { run_id, result: Ok(Started { container_id: Some(container_id), life }) });
+            tell(&me, Event::Started { run_id, result: Ok(Started { container_id: Some(container_id), life }) });
         })?;
         Ok(())
     }
