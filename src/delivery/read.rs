@@ -108,23 +108,12 @@ impl Actor {
 
     /// The last words of a dead container are read: write what is known, then tell the sweep.
     fn end_of_life(&mut self, session_id: &str, claims: Vec<String>) {
-        let Now { instant: now, wall } = self.now;
+        let written = self.write(session_id);
         let Some(books) = self.books.get_mut(session_id) else { return };
-        match books.flush(wall, &self.parts.zone) {
-            Ok(Flushed::TurnsEnded) => {
-                self.for_sweep.push_back(sweep::Event::Finished { session_id: session_id.to_owned() });
-            }
-            Ok(Flushed::OutcomesOnly) => {}
-            Err(e) => {
-                // The sweep would start a successor for what is done: it must wait for this.
-                if books.flush_failed(now) == 3 {
-                    log::warn!("The end of a container waits to be written session={session_id} error={e}");
-                }
-                books.look_again = books.flush_again;
-                return;
-            }
-        }
-        if let Life::Dead { run_id } = std::mem::replace(&mut books.life, Life::None) {
+        if written.is_err() {
+            // The sweep would start a successor for what is done: it must wait for this.
+            books.look_again = books.flush_again;
+        } else if let Life::Dead { run_id } = std::mem::replace(&mut books.life, Life::None) {
             self.drained(run_id, claims);
         }
     }
@@ -209,24 +198,27 @@ impl Actor {
         Ok(self.books.get_mut(session_id))
     }
 
+    /// Writes what waits in a session's books. What cannot be written goes on waiting.
     pub(super) fn flush(&mut self, session_id: &str) {
+        if self.books.get(session_id).is_some_and(Books::has_marks) {
+            // Its fault is noted, and when it is tried again.
+            let _ = self.write(session_id);
+        }
+    }
+
+    fn write(&mut self, session_id: &str) -> rusqlite::Result<()> {
         let Now { instant: now, wall } = self.now;
-        let Some(books) = self.books.get_mut(session_id) else { return };
-        if !books.has_marks() {
-            return;
-        }
-        match books.flush(wall, &self.parts.zone) {
-            Ok(Flushed::TurnsEnded) => {
-                self.for_sweep.push_back(sweep::Event::Finished { session_id: session_id.to_owned() });
+        let Some(books) = self.books.get_mut(session_id) else { return Ok(()) };
+        let flushed = books.flush(wall, &self.parts.zone).inspect_err(|e| {
+            // The third time it is no lock that is held for a moment.
+            if books.flush_failed(now) == 3 {
+                log::warn!("Outcomes wait to be written session={session_id} error={e}");
             }
-            Ok(Flushed::OutcomesOnly) => {}
-            Err(e) => {
-                // The third time it is no lock that is held for a moment.
-                if books.flush_failed(now) == 3 {
-                    log::warn!("Outcomes wait to be written session={session_id} error={e}");
-                }
-            }
+        })?;
+        if flushed == Flushed::TurnsEnded {
+            self.for_sweep.push_back(sweep::Event::Finished { session_id: session_id.to_owned() });
         }
+        Ok(())
     }
 
     /// Writes what no outcome will take along: a session with something in flight waits for that,
