@@ -4,13 +4,13 @@ use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use nanoclaw_session::row::InStatus;
 
 use super::decide::{self, Verdict};
 use super::fault::{self, FaultKind, StartFault};
 use super::prune;
-use super::{Actor, Event, Exit, LOOK_AGAIN, Phase, Run};
+use super::{Actor, Event, Exit, Phase, Run};
 use crate::container::docker::{Docker, Inspected, State};
 use crate::delivery;
 use crate::recurrence;
@@ -112,9 +112,7 @@ impl Actor {
         let judged = self.end_run(session_id, &run, reason, exit).and_then(|()| self.judge_claims(session_id, &claims));
         if let Err(e) = judged.and_then(|()| self.look(session_id)) {
             // Its messages must not wait for the next safety pass.
-            self.parts.store.set_due(session_id, Some(self.wall + LOOK_AGAIN))?;
-            self.refresh_due()?;
-            return Err(e).context(format!("session {session_id} is looked at again"));
+            return self.look_failed(session_id, &e);
         }
         // A start that is next would find the file locked.
         if !self.queue.iter().any(|w| w.session_id == session_id) {

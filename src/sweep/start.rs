@@ -40,7 +40,7 @@ impl Actor {
                 progress.woken(*last_wake);
             }
             // It will see the message too; and one on its way down is looked after at its end.
-            Phase::Starting(_) | Phase::Ending { .. } => {}
+            Phase::Starting(_) | Phase::Ending { .. } | Phase::Unknown => {}
             Phase::Stopped => self.enqueue(session_id, reason),
         }
     }
@@ -255,7 +255,7 @@ impl Actor {
                 }
                 // One is on its way out already: wait for it.
                 Phase::Running { .. } | Phase::Ending { exit: None, .. } => return,
-                Phase::Starting(_) | Phase::Ending { .. } | Phase::Stopped => {}
+                Phase::Starting(_) | Phase::Ending { .. } | Phase::Stopped | Phase::Unknown => {}
             }
         }
         idle.sort();
@@ -274,7 +274,7 @@ impl Actor {
             Phase::Running { run, .. } => run,
             // It may work already while the engine's program still returns: it is asked then.
             Phase::Starting(run) => return run.ended_by_us = Some(reason),
-            Phase::Stopped | Phase::Ending { .. } => return,
+            Phase::Stopped | Phase::Unknown | Phase::Ending { .. } => return,
         };
         run.ended_by_us = Some(reason);
         let (run_id, name) = (run.id.clone(), run.container_name.clone());
