@@ -7,7 +7,7 @@ use anyhow::Result;
 use nanoclaw_session::row::{InStatus, MessageOut};
 use nanoclaw_session::untrusted::{UntrustedError, open_untrusted, recover_copy};
 
-use super::queue::Job;
+use super::queue::{Job, Tries};
 use super::session::{Books, Finished, Flushed, Found, FoundRow, Life, LookError};
 use super::{Actor, STORE_RETRY, Source};
 use crate::channel::{Chat, TurnResult};
@@ -125,9 +125,9 @@ impl Actor {
     pub(super) fn enqueue_row(&mut self, session_id: &str, row: FoundRow) {
         let wall = self.now.wall;
         let waits = row.not_before.filter(|at| *at > wall);
-        if let (Some(at), 0) = (waits, row.attempts) {
+        if let (Some(at), 0) = (waits, row.tries.count) {
             if let Some(books) = self.books.get_mut(session_id) {
-                books.mark_attempt(&row.message.id, 0, at, None);
+                books.mark_attempt(&row.message.id, row.tries, at, None);
             }
             self.later.push((at, session_id.to_owned(), row));
             return;
@@ -144,7 +144,7 @@ impl Actor {
             );
         };
         let source = Source::Row { session_id: session_id.to_owned(), message: row.message };
-        self.conversations.push(chat, Job { source, attempts: row.attempts }, waits.map(|at| self.now.instant_of(at)));
+        self.conversations.push(chat, Job { source, tries: row.tries }, waits.map(|at| self.now.instant_of(at)));
     }
 
     /// The conversation a row belongs to, before anything about it is checked.
@@ -172,7 +172,7 @@ impl Actor {
         }
         for ((chat, result), message_ids) in ends {
             let source = Source::TurnEnd { message_ids, result };
-            self.conversations.push(chat, Job { source, attempts: 0 }, None);
+            self.conversations.push(chat, Job { source, tries: Tries::default() }, None);
         }
     }
 

@@ -35,6 +35,7 @@ impl World {
         let long_ago = crate::time::now() - prune::KEPT * 2;
         store.enqueue_host_message(&HostMessage::new("old", "cli", "local", "".into(), long_ago)).unwrap();
         store.mark_host_delivered("old", None).unwrap();
+        store.enqueue_host_message(&HostMessage::new("new", "cli", "local", "".into(), long_ago)).unwrap();
         let parts = Sweep {
             store,
             home,
