@@ -3,6 +3,7 @@
 use std::fs;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::ExitStatusExt;
 use std::process::Child;
 
 use serde_json::Value;
@@ -31,6 +32,20 @@ fn an_unknown_word_gets_a_suggestion_and_code_2() {
         let output = host.run(args);
         assert_eq!((output.code, output.stdout.as_str()), (Some(2), ""), "{args:?}");
         assert!(output.stderr.contains(meant), "{output:?}");
+    }
+}
+
+#[test]
+fn a_command_whose_output_nobody_reads_ends_without_a_word() {
+    let host = Host::new();
+    host.run(&["init", "--yes"]);
+    for args in [&["status"][..], &["status", "--json"], &["chats", "list"], &["doctor"]] {
+        let (reader, stdout) = rustix::pipe::pipe().unwrap();
+        drop(reader);
+        let child = host.nanoclaw(args).stdout(stdout).stderr(std::process::Stdio::piped()).spawn().unwrap();
+        let output = child.wait_with_output().unwrap();
+        assert_eq!(output.status.signal(), Some(rustix::process::Signal::PIPE.as_raw()), "{args:?}: {output:?}");
+        assert!(output.stderr.is_empty(), "{args:?}: {output:?}");
     }
 }
 
