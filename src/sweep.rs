@@ -168,10 +168,11 @@ struct Run {
     ended_by_us: Option<EndReason>,
 }
 
-#[derive(Debug)]
+/// `Unknown`: a container of an earlier life may run, and could not be taken over yet.
+#[derive(Debug, Default)]
 enum Phase {
+    #[default]
     Stopped,
-    /// A container of an earlier life may run, and could not be taken over yet.
     Unknown,
     Starting(Run),
     Running {
@@ -196,7 +197,7 @@ enum Proof {
 }
 
 /// What is known of a session that has, had or wants a container.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Slot {
     phase: Phase,
     /// Starts in a row that came to nothing.
@@ -645,12 +646,7 @@ impl Actor {
     }
 
     fn slot(&mut self, session_id: &str) -> &mut Slot {
-        self.slots.entry(session_id.to_owned()).or_insert(Slot {
-            phase: Phase::Stopped,
-            crashes: 0,
-            not_before: None,
-            look_faults: 0,
-        })
+        self.slots.entry(session_id.to_owned()).or_default()
     }
 
     fn session_of(&self, run_id: &str) -> Option<String> {

@@ -121,17 +121,11 @@ impl Store {
         self.set::<HostMessage>(id, sets, &[&OutboxStatus::Failed, &error])
     }
 
-    /// Counts an attempt that failed `now`; the message is due again at `next_attempt_at`.
-    pub(crate) fn retry_host_message(
-        &self,
-        id: &str,
-        now: Timestamp,
-        next_attempt_at: Timestamp,
-        error: &str,
-    ) -> Result<()> {
+    /// Counts an attempt that failed `now`; the message is due again at `next`.
+    pub(crate) fn retry_host_message(&self, id: &str, now: Timestamp, next: Timestamp, error: &str) -> Result<()> {
         let sets = "attempts = attempts + 1, first_attempt_at = COALESCE(first_attempt_at, ?2),
             next_attempt_at = ?3, last_error = ?4";
-        self.set::<HostMessage>(id, sets, &[&now, &next_attempt_at, &error])
+        self.set::<HostMessage>(id, sets, &[&now, &next, &error])
     }
 
     /// Lets a notice be said again: what it was about is over.
