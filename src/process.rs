@@ -161,6 +161,25 @@ fn drain(pipe: Option<impl Read + Send + 'static>) -> io::Result<Receiver<Vec<u8
     Ok(receiver)
 }
 
+/// What becomes of a process that writes where nobody reads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BrokenPipe {
+    /// It ends without a word: right for what only prints.
+    Ends,
+    /// It goes on, and the write has failed: right for what has peers that come and go.
+    IsAnError,
+}
+
+/// Called before there are other threads. (Rust starts every program with the second one.)
+pub fn on_broken_pipe(what: BrokenPipe) {
+    let action = match what {
+        BrokenPipe::Ends => libc::SIG_DFL,
+        BrokenPipe::IsAnError => libc::SIG_IGN,
+    };
+    // SAFETY: neither action runs code of ours.
+    unsafe { libc::signal(libc::SIGPIPE, action) };
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -63,6 +63,8 @@ fn main() -> ExitCode {
         }
     };
     memory::limit_arenas();
+    // Whatever lies where a file of ours should: an open fails, and never waits.
+    nanoclaw_session::untrusted::install_guards();
     execute(command).unwrap_or_else(|e| {
         eprintln!("error: {e:#}");
         ExitCode::FAILURE

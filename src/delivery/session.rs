@@ -15,6 +15,7 @@ use nanoclaw_session::row::{AckStatus, DeliveryStatus, InStatus, MessageOut, New
 use nanoclaw_session::stamp::Stamp;
 use nanoclaw_session::untrusted::{OutRow, OutRows, UntrustedDb, UntrustedError};
 
+use super::queue::Tries;
 use crate::channel::Chat;
 use crate::recurrence;
 use crate::store::Session;
@@ -129,7 +130,7 @@ impl Finished {
 #[derive(Debug)]
 pub struct FoundRow {
     pub message: MessageOut,
-    pub attempts: u32,
+    pub tries: Tries,
     /// Not before this time.
     pub not_before: Option<Timestamp>,
 }
@@ -258,7 +259,9 @@ impl Books {
             }
             OutRow::Message(message) => {
                 found.rows.push(FoundRow {
-                    attempts: attempt.as_ref().map_or(0, |a| a.attempts),
+                    tries: attempt
+                        .as_ref()
+                        .map_or(Tries::default(), |a| Tries { count: a.attempts, since: a.first_attempt_at }),
                     not_before: attempt.as_ref().map(|a| a.next_attempt_at).or(message.deliver_after),
                     message: message.clone(),
                 });
@@ -274,8 +277,9 @@ impl Books {
     }
 
     /// A row is tried again (or for the first time) at `next_attempt_at`.
-    pub fn mark_attempt(&mut self, row_id: &str, attempts: u32, next_attempt_at: Timestamp, error: Option<String>) {
-        let attempt = Attempt { message_out_id: row_id.to_owned(), attempts, next_attempt_at, last_error: error };
+    pub fn mark_attempt(&mut self, row_id: &str, tries: Tries, next_attempt_at: Timestamp, last_error: Option<String>) {
+        let (message_out_id, Tries { count: attempts, since: first_attempt_at }) = (row_id.to_owned(), tries);
+        let attempt = Attempt { message_out_id, attempts, first_attempt_at, next_attempt_at, last_error };
         for row in self.open.values_mut().filter(|r| r.id == row_id) {
             row.attempt = Some(attempt.clone());
         }

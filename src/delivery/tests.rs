@@ -23,6 +23,8 @@ enum Mood {
     /// Takes nothing for so long after each message of a chat.
     Limits(Duration),
     Refuses(&'static str),
+    /// Reaches this chat only.
+    Only(&'static str),
     /// Answers so many times, then never again.
     Answers(u32),
 }
@@ -44,7 +46,8 @@ impl Outbound for Platform {
         let chat = item.chat.platform_id.clone();
         match self.mood {
             Mood::Up | Mood::Answers(_) => {}
-            Mood::Down => return Outcome::Retry { after: None, why: "no route to host".into() },
+            Mood::Only(reached) if chat == reached => {}
+            Mood::Down | Mood::Only(_) => return Outcome::Retry { after: None, why: "no route to host".into() },
             Mood::Refuses(why) => return Outcome::Permanent { why: why.into() },
             Mood::Limits(pause) => {
                 if let Some(left) =
@@ -336,6 +339,44 @@ fn after_a_day_a_message_is_given_up_and_the_agent_is_told() {
 }
 
 #[test]
+fn a_day_is_a_day_however_often_the_circuit_closes_and_the_host_starts() {
+    let mut w = World::new(5);
+    w.platform("telegram").mood = Mood::Only("telegram-4");
+    let ids: Vec<String> = (0..4).map(|n| w.says(&format!("telegram-{n}"), "hello", None)).collect();
+    for _ in 0..150 {
+        w.says("telegram-4", "up", None);
+        w.pass(Duration::from_secs(60));
+    }
+    let tries = w.inbound("telegram-0").attempts().unwrap()[0].attempts;
+    assert!(tries > 120, "{tries}: each answer to another should have been a reason to try");
+    w.restart();
+    w.pass(HOUR * 21);
+    assert_eq!(w.inbound("telegram-0").delivered(&ids[0]).unwrap(), None, "still tried after 23.5 hours");
+    w.pass(HOUR);
+    assert_eq!(w.inbound("telegram-0").delivered(&ids[0]).unwrap().unwrap().status, DeliveryStatus::Failed);
+}
+
+#[test]
+fn what_waits_for_one_chat_is_in_nobody_elses_way() {
+    let mut w = World::new(0);
+    w.platform("telegram").mood = Mood::Only("there");
+    let (hello, now) = (serde_json::json!({"text": "hello"}), w.now.wall);
+    w.store
+        .transaction(|| -> Result<()> {
+            for n in 0..=2_500 {
+                let chat = if n == 2_500 { "there" } else { "away" };
+                let notice = HostMessage::new(&format!("notice-{n}"), "telegram", chat, hello.clone(), now);
+                w.store.enqueue_host_message(&notice)?;
+            }
+            Ok(())
+        })
+        .unwrap();
+    w.step(Some(Event::HostOutbox));
+    w.step(Some(Event::HostOutbox));
+    assert_eq!(w.platform("telegram").seen, [("there".to_owned(), "hello".to_owned())]);
+}
+
+#[test]
 fn a_rate_limit_is_honoured_per_chat() {
     let mut w = World::new(2);
     w.platform("telegram").mood = Mood::Limits(Duration::from_secs(30));
@@ -515,7 +556,7 @@ fn the_end_waits_for_what_could_not_be_written_yet() {
 fn a_message_of_the_host_that_is_gone_is_done_with() {
     let mut w = World::new(1);
     let source = Source::Host { id: "gone".into() };
-    w.actor.conversations.push(Chat::new("telegram", "telegram-0"), Job { source, attempts: 0 }, None);
+    w.actor.conversations.push(Chat::new("telegram", "telegram-0"), Job { source, tries: Tries::default() }, None);
     w.step(None);
     assert!(w.actor.host_marks.is_empty(), "there is nothing to record, now or later");
 }
