@@ -2,7 +2,7 @@
 //! runner writes it, the host counts it per session and day.
 
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use crate::content::Outbound;
 
@@ -37,10 +37,7 @@ impl Usage {
 
     /// What the runner writes.
     pub fn to_action(&self) -> Outbound {
-        let arguments = match serde_json::to_value(self) {
-            Ok(Value::Object(arguments)) => arguments,
-            _ => Map::new(), // not reached: strings and numbers always serialise
-        };
+        let arguments = json!(self).as_object().cloned().unwrap_or_default();
         Outbound::Action { name: Usage::ACTION.to_owned(), arguments }
     }
 
@@ -52,15 +49,13 @@ impl Usage {
         let usage = Usage::deserialize(arguments)
             .map_err(|_| "usage needs provider and model, and counts of tokens that are not negative")?;
         let counts = [usage.input_tokens, usage.output_tokens, usage.cache_read_tokens, usage.cache_write_tokens];
-        if counts.iter().any(|count| *count > MAX_TOKENS) {
-            return Err("usage has a count of tokens above 2^53");
-        }
-        if usage.cost_usd.is_some_and(|cost| !(0.0..=MAX_COST_USD).contains(&cost)) {
-            return Err("usage has a cost that no turn has");
+        let cost = usage.cost_usd.unwrap_or_default();
+        if counts.iter().any(|count| *count > MAX_TOKENS) || !(0.0..=MAX_COST_USD).contains(&cost) {
+            return Err("usage has a number that no turn comes to");
         }
         let is_name = |name: &String| (1..=MAX_NAME_BYTES).contains(&name.len()) && !name.contains(char::is_control);
-        if ![&usage.provider, &usage.model].into_iter().all(is_name) {
-            return Err("usage has a provider or a model without a name, or with one that is too long");
+        if !(is_name(&usage.provider) && is_name(&usage.model)) {
+            return Err("usage has a provider or a model without a proper name");
         }
         Ok(usage)
     }
@@ -70,7 +65,6 @@ impl Usage {
 mod tests {
     use super::*;
     use crate::row::OutKind;
-    use serde_json::json;
 
     fn read(content: &str) -> Result<Usage, &'static str> {
         let Outbound::Action { name, arguments } = Outbound::parse(OutKind::System, content) else {

@@ -12,7 +12,7 @@ use serde::Serialize;
 
 use super::JsonArgs;
 use super::status::{broken_file, disk_available};
-use crate::config::{ContainerSettings, GatewaySettings, Settings};
+use crate::config::{ContainerSettings, Settings};
 use crate::container::docker::{Docker, DockerError};
 use crate::container::mounts;
 use crate::container::spec::{RUNNER, User};
@@ -60,7 +60,10 @@ pub fn run(home: &Home, args: &JsonArgs) -> Result<ExitCode> {
         check("mount", Err(reason), "allow it in ~/.config/nanoclaw/mount-allowlist.json, or take it from the group");
     }
     check("clock", clock(), "set the clock (`timedatectl`): tasks wait for a sane one");
-    check("model", model(&agents.provider, &gateway), "put it into .env, or choose another NANOCLAW_PROVIDER");
+    let provider = agents.provider;
+    let credential = gateway.missing(&provider).map_or(Ok(()), |missing| Err(format!("{provider} needs {missing}")));
+    let remedy = "put it into .env, or choose another NANOCLAW_PROVIDER";
+    check("model", credential.map(|()| format!("{provider} has what it needs")), remedy);
     let docker = Docker::new(&containers.docker);
     let version = docker.ping().map_err(|e| e.to_string());
     let engine = check("docker", version, "install and start Docker: `make run` does both");
@@ -126,20 +129,6 @@ fn clock() -> Result<String, String> {
     const BUILT_AFTER: i64 = 1_790_000_000; // September 2026
     let now = crate::time::now();
     if now.as_second() > BUILT_AFTER { Ok(now.to_string()) } else { Err(format!("it says {now}")) }
-}
-
-/// The default provider has what it needs to reach its model.
-fn model(provider: &str, gateway: &GatewaySettings) -> Result<String, String> {
-    let upstream = match provider {
-        "demo" => return Ok("the demo provider needs none".to_owned()),
-        "openai" => &gateway.openai,
-        _ => &gateway.anthropic,
-    };
-    let with = upstream.credential.as_ref().map_or("no key", |credential| credential.setting);
-    match gateway.missing(provider) {
-        None => Ok(format!("{provider} at {} with {with}", upstream.base_url)),
-        Some(missing) => Err(format!("the provider {provider} needs {missing}")),
-    }
 }
 
 fn image(containers: &ContainerSettings, docker: &Docker) -> Result<String, String> {

@@ -4,12 +4,16 @@
 
 use nanoclaw_session::usage::{MAX_TOKENS, Usage};
 
-use super::{Result, Session, Store};
+use super::{Result, Session, Store, ToColumn};
 
 /// Models of one session and day that are kept apart; what further ones took is counted together.
 const MAX_MODELS: i64 = 20;
 /// The name under which that is.
 const OTHER_MODELS: &str = "(others)";
+
+/// The columns that add up.
+const SUMS: [&str; 6] =
+    ["turns", "input_tokens", "output_tokens", "cache_read_tokens", "cache_write_tokens", "cost_microusd"];
 
 table! {
     /// What all sessions of a group have had from a model on a day.
@@ -36,16 +40,13 @@ impl Store {
         if usage.is_empty() {
             return Ok(());
         }
-        let most = i64::try_from(MAX_TOKENS).unwrap_or(i64::MAX);
-        let add = |column| format!("{column} = min({column} + excluded.{column}, {most})");
-        let sums =
-            ["turns", "input_tokens", "output_tokens", "cache_read_tokens", "cache_write_tokens", "cost_microusd"];
+        let add = |column| format!("{column} = min({column} + excluded.{column}, {MAX_TOKENS})");
         let sql = format!(
-            "INSERT INTO usage (session_id, day, provider, model, agent_group_id, turns, input_tokens, output_tokens,
-                                cache_read_tokens, cache_write_tokens, cost_microusd, last_seq)
-             VALUES (?1, ?2, ?3, ?4, ?5, 1, ?6, ?7, ?8, ?9, ?10, ?11)
+            "INSERT INTO usage (session_id, day, provider, model, agent_group_id, last_seq, {})
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, 1, ?7, ?8, ?9, ?10, ?11)
              ON CONFLICT (session_id, day, provider, model) DO UPDATE SET {}, last_seq = excluded.last_seq",
-            sums.map(add).join(", ")
+            SUMS.join(", "),
+            SUMS.map(add).join(", ")
         );
         self.transaction(|| {
             let counted: Vec<i64> =
@@ -59,24 +60,14 @@ impl Store {
                 )?;
                 let apart = others.iter().all(|others| *others < MAX_MODELS);
                 let model = if apart { usage.model.as_str() } else { OTHER_MODELS };
-                let tokens = |count: u64| i64::try_from(count).unwrap_or(most).min(most);
+                let counts =
+                    [usage.input_tokens, usage.output_tokens, usage.cache_read_tokens, usage.cache_write_tokens];
+                let [input, output, read, written] = counts.map(|count| count.min(MAX_TOKENS) as i64);
                 let cost = (usage.cost_usd.unwrap_or_default() * 1e6).round() as i64; // saturates
-                self.execute(
-                    &sql,
-                    &[
-                        &session.id,
-                        &day,
-                        provider,
-                        &model,
-                        &session.agent_group_id,
-                        &tokens(usage.input_tokens),
-                        &tokens(usage.output_tokens),
-                        &tokens(usage.cache_read_tokens),
-                        &tokens(usage.cache_write_tokens),
-                        &cost,
-                        seq,
-                    ],
-                )?;
+                let (id, group) = (&session.id, &session.agent_group_id);
+                let row: [&dyn ToColumn; 11] =
+                    [id, &day, provider, &model, group, seq, &input, &output, &read, &written, &cost];
+                self.execute(&sql, &row)?;
             }
             Ok(())
         })
@@ -85,15 +76,10 @@ impl Store {
     /// What was used since `day`, by all groups or one, the oldest first.
     pub fn usage_since(&self, day: &str, agent_group_id: Option<&str>) -> Result<Vec<UsageSum>> {
         // `total` does not overflow, whatever containers said.
-        let sum = |column: &&str| match *column {
-            "day" | "agent_group_id" | "provider" | "model" => (*column).to_owned(),
-            sum => format!("CAST(total({sum}) AS INTEGER) AS {sum}"),
-        };
-        let columns: Vec<_> = <UsageSum as super::Row>::COLUMNS.iter().map(sum).collect();
+        let sums = SUMS.map(|sum| format!("CAST(total({sum}) AS INTEGER) AS {sum}")).join(", ");
         let sql = format!(
-            "SELECT {} FROM usage WHERE day >= ?1 AND (?2 IS NULL OR agent_group_id = ?2)
-             GROUP BY day, agent_group_id, provider, model ORDER BY 1, 2, 3, 4",
-            columns.join(", ")
+            "SELECT day, agent_group_id, provider, model, {sums} FROM usage
+             WHERE day >= ?1 AND (?2 IS NULL OR agent_group_id = ?2) GROUP BY 1, 2, 3, 4 ORDER BY 1, 2, 3, 4"
         );
         self.rows(&sql, &[&day, &agent_group_id])
     }
