@@ -24,7 +24,7 @@ const DRAIN_STACK_BYTES: usize = 64 * 1024;
 
 /// Settings that no child needs to see: the environment of a process can be read by its user, and
 /// a program in `DOCKER` is not ours. Nor must one speak to the service manager in our name.
-const SECRETS: [&str; 5] =
+pub const SECRETS: [&str; 5] =
     ["ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN", "CLAUDE_CODE_OAUTH_TOKEN", "OPENAI_API_KEY", "NOTIFY_SOCKET"];
 
 /// What to run.

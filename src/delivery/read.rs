@@ -4,13 +4,16 @@
 use std::collections::{HashMap, HashSet};
 
 use anyhow::Result;
-use nanoclaw_session::row::{InStatus, MessageOut};
+use nanoclaw_session::content::Outbound;
+use nanoclaw_session::row::{InStatus, MessageOut, OutKind};
 use nanoclaw_session::untrusted::{UntrustedError, open_untrusted, recover_copy};
+use nanoclaw_session::usage::Usage;
 
 use super::queue::{Job, Tries};
 use super::session::{Books, Finished, Flushed, Found, FoundRow, Life, LookError};
 use super::{Actor, STORE_RETRY, Source};
 use crate::channel::{Chat, TurnResult};
+use crate::config::PROVIDERS;
 use crate::store::{Settled, StoreError};
 use crate::sweep;
 use crate::time::Now;
@@ -123,6 +126,9 @@ impl Actor {
     }
 
     pub(super) fn enqueue_row(&mut self, session_id: &str, row: FoundRow) {
+        if row.message.kind == OutKind::System {
+            return self.act(session_id, &row.message);
+        }
         let wall = self.now.wall;
         let waits = row.not_before.filter(|at| *at > wall);
         if let (Some(at), 0) = (waits, row.tries.count) {
@@ -145,6 +151,27 @@ impl Actor {
         };
         let source = Source::Row { session_id: session_id.to_owned(), message: row.message };
         self.conversations.push(chat, Job { source, tries: row.tries }, waits.map(|at| self.now.instant_of(at)));
+    }
+
+    /// What is for the host itself goes to no chat: done in the order of the rows, and at once.
+    fn act(&mut self, session_id: &str, row: &MessageOut) {
+        let usage = match Outbound::parse(row.kind, &row.content) {
+            Outbound::Action { name, arguments } if name == Usage::ACTION => {
+                let known = |usage: &Usage| PROVIDERS.contains(&usage.provider.as_str());
+                let usage = Usage::from_arguments(&arguments).map_err(str::to_owned);
+                usage.and_then(
+                    |u| if known(&u) { Ok(u) } else { Err(format!("no provider is called {:?}", u.provider)) },
+                )
+            }
+            Outbound::Action { name, .. } => Err(format!("the host knows no action {name:?}")),
+            Outbound::Invalid(why) => Err(why.to_owned()),
+            _ => Err("it is for the host, and no action".to_owned()),
+        };
+        match (usage, self.books(session_id)) {
+            (Ok(usage), Some(books)) => books.count(row, usage),
+            (Ok(_), None) => {} // read again with its session
+            (Err(why), _) => self.refuse(session_id, &row.id, &why),
+        }
     }
 
     /// The conversation a row belongs to, before anything about it is checked.
@@ -206,13 +233,13 @@ impl Actor {
         }
     }
 
-    fn write(&mut self, session_id: &str) -> rusqlite::Result<()> {
+    fn write(&mut self, session_id: &str) -> Result<()> {
         let Now { instant: now, wall } = self.now;
         let Some(books) = self.books.get_mut(session_id) else { return Ok(()) };
-        let flushed = books.flush(wall, &self.parts.zone).inspect_err(|e| {
+        let flushed = books.flush(&self.parts.store, wall, &self.parts.zone).inspect_err(|e| {
             // The third time it is no lock that is held for a moment.
             if books.flush_failed(now) == 3 {
-                log::warn!("Outcomes wait to be written session={session_id} error={e}");
+                log::warn!("Outcomes wait to be written session={session_id} error={e:#}");
             }
         })?;
         if flushed == Flushed::TurnsEnded {

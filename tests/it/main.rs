@@ -17,6 +17,7 @@ mod disk;
 mod engine_restart;
 mod faults;
 mod fixtures;
+mod gateway;
 mod hostile;
 mod import;
 mod model;
