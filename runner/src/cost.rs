@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use jiff::Timestamp;
-use nanoclaw_session::content::Outbound;
 use nanoclaw_session::row::{Address, NewMessageOut};
 use serde_json::json;
 
@@ -56,13 +55,16 @@ impl Spent {
 /// The rows that tell the host.
 pub fn reports(provider: &str, costs: &BTreeMap<String, Usage>, now: Timestamp) -> Vec<NewMessageOut> {
     let row = |(model, usage): (&String, &Usage)| {
-        let arguments = json!({
-            "provider": provider, "model": model,
-            "inputTokens": usage.input, "outputTokens": usage.output,
-            "cacheReadTokens": usage.cache_read, "cacheWriteTokens": usage.cache_write,
-        });
-        let arguments = arguments.as_object().cloned().unwrap_or_default();
-        let (kind, content) = Outbound::Action { name: "usage".into(), arguments }.to_row();
+        let report = nanoclaw_session::usage::Usage {
+            provider: provider.to_owned(),
+            model: model.clone(),
+            input_tokens: usage.input,
+            output_tokens: usage.output,
+            cache_read_tokens: usage.cache_read,
+            cache_write_tokens: usage.cache_write,
+            cost_usd: None,
+        };
+        let (kind, content) = report.to_action().to_row();
         let id = id::message(now);
         NewMessageOut { id, in_reply_to: None, deliver_after: None, kind, address: Address::default(), content }
     };
