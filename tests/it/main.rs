@@ -3,6 +3,8 @@
 //!
 //! Needs `make build` and `make image`; where Docker does not answer, the tests fail.
 
+#[path = "../../runner/tests/support/chat_api.rs"]
+mod chat_api;
 #[path = "../../runner/tests/support/fake_http.rs"]
 mod fake_http;
 #[path = "../../runner/tests/support/messages_api.rs"]
@@ -10,6 +12,7 @@ mod messages_api;
 #[path = "../support/mod.rs"]
 mod support;
 
+mod agent;
 mod broken_files;
 mod cli;
 mod containers;

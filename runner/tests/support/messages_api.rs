@@ -105,8 +105,11 @@ enum Report {
     ClientGone,
 }
 
+type ByRequest = Box<dyn Fn(&Request) -> Option<Script> + Send>;
+
 struct Shared {
     script: Mutex<VecDeque<Script>>,
+    by_request: Mutex<Option<ByRequest>>,
     answered: Mutex<usize>,
     gate: Mutex<Receiver<()>>,
     reports: Mutex<Sender<Report>>,
@@ -143,6 +146,7 @@ impl MessagesApi {
         let (reporter, reports) = channel();
         let shared = Shared {
             script: Mutex::default(),
+            by_request: Mutex::default(),
             answered: Mutex::default(),
             gate: Mutex::new(gate),
             reports: Mutex::new(reporter),
@@ -158,6 +162,11 @@ impl MessagesApi {
     /// Says how the next unscripted request is answered.
     pub fn script(&self, script: Script) {
         self.shared.script.lock().expect("the script").push_back(script);
+    }
+
+    /// Answers each request without a script as `choose` says.
+    pub fn script_by(&self, choose: impl Fn(&Request) -> Option<Script> + Send + 'static) {
+        *self.shared.by_request.lock().expect("the script") = Some(Box::new(choose));
     }
 
     /// Answers what comes next without a script.
@@ -218,8 +227,11 @@ fn serve_one(stream: &mut BufReader<Stream>, shared: &Shared) -> io::Result<Opti
         return Ok(Some(Connection::Keep));
     }
     let model = body["model"].clone();
-    report(Report::Request(Request { headers, body }))?;
+    let request = Request { headers, body };
+    let chosen = |choose: &ByRequest| choose(&request);
     let script = shared.script.lock().expect("the script").pop_front();
+    let script = script.or_else(|| shared.by_request.lock().expect("the script").as_ref().and_then(chosen));
+    report(Report::Request(request))?;
     let script = script.unwrap_or_else(|| {
         let mut answered = shared.answered.lock().expect("the count");
         *answered += 1;
