@@ -35,7 +35,6 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use nanoclaw_session::layout::{CONTAINER_WORKSPACE, SessionDir};
-use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 
 use crate::agent::Agent;
 use crate::gateway::Gateway;
@@ -64,10 +63,6 @@ fn main() -> ExitCode {
         }
     };
     memory::limit_arenas();
-    // The agent's commands run as the same user, and shall not read the session's token from our environment.
-    if let Err(e) = set_dumpable_behavior(DumpableBehavior::NotDumpable) {
-        eprintln!("warning: this process can be looked into: {e}");
-    }
     // Whatever lies where a file of ours should: an open fails, and never waits.
     nanoclaw_session::untrusted::install_guards();
     execute(command).unwrap_or_else(|e| {

@@ -31,23 +31,21 @@ fn folder(host: &Host, agent: &str) -> std::path::PathBuf {
 }
 
 fn usage(host: &Host) -> Value {
-    host.json(&["usage", "list", "--json"])
+    host.json(&["usage", "list"])
 }
 
 #[test]
 fn an_agent_works_in_its_own_folder_as_nobody_in_particular_and_its_cost_is_counted_once() {
     let api = MessagesApi::on_port();
     let host = start(&api);
-    let look = "id -u; pwd; echo made > made.txt; cat /proc/[0-9]*/environ 2>/dev/null | tr '\\0' '\\n' | grep -c GATEWAY_TOKEN";
-    api.script(bash(look));
+    api.script(bash("id -u; pwd; echo made > made.txt; env | grep -c GATEWAY_TOKEN"));
     let mut client = host.client();
     assert_eq!(client.ask("m1", "look around"), ["answer 1"]);
     api.request();
     let result = api.request().last();
     let lines: Vec<&str> = result.lines().collect();
-    assert!(lines.contains(&"/workspace/agent") && !lines.contains(&"0") || lines.last() != Some(&"0"), "{result}");
-    // The shell's own environment has no token, and nobody else's can be read.
-    assert!(lines.iter().any(|line| line.trim() == "0"), "{result}");
+    // Never root, the folder, and no token in what a command prints by accident.
+    assert!(lines[0] != "0" && lines[1..3] == ["/workspace/agent", "0"], "{result}");
     assert_eq!(fs::read_to_string(folder(&host, "main").join("made.txt")).unwrap(), "made\n");
     let counted = wait_for("the usage", &[], || {
         let rows = usage(&host);
@@ -73,7 +71,7 @@ fn stop_from_the_chat_ends_a_tool_in_its_container() {
     wait_for("the tool", &[], || sleeps().then_some(()));
     client.say("m2", "/stop");
     wait_for("its end", &[], || (!sleeps()).then_some(()));
-    assert!(texts(&client.turn("m2")).iter().chain(&host.replies()).any(|text| text.contains("Stopped.")));
+    assert_eq!(texts(&client.turn("m1")), ["Stopped."]);
     assert_eq!(client.ask("m3", "still there?"), ["answer 1"]);
 }
 

@@ -22,7 +22,8 @@ pub fn check(line: &str, headers: &BTreeMap<String, String>, body: &Value, diale
     if line != "POST /v1/chat/completions HTTP/1.1" {
         return Err((404, format!("Invalid URL ({line})")));
     }
-    if header("authorization").strip_prefix("Bearer ").is_none_or(str::is_empty) {
+    let wants_key = matches!(dialect, Dialect::OpenAi | Dialect::OpenRouter);
+    if wants_key && header("authorization").strip_prefix("Bearer ").is_none_or(str::is_empty) {
         return Err((401, "You didn't provide an API key.".into()));
     }
     let sound = || {
