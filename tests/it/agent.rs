@@ -51,11 +51,11 @@ fn an_agent_works_in_its_own_folder_as_nobody_in_particular_and_its_cost_is_coun
         let rows = usage(&host);
         (rows.as_array().is_some_and(|rows| !rows.is_empty())).then_some(rows)
     });
-    assert_eq!(counted[0]["inputTokens"], 20, "{counted:#}");
+    assert_eq!(counted[0]["input_tokens"], 20, "{counted:#}");
     docker(&["kill", "--signal", "KILL", &host.container()]);
     host.wait_run_ended(1);
     assert_eq!(client.ask("m2", "again"), ["answer 2"]);
-    wait_for("the next", &[], || (usage(&host)[0]["inputTokens"] == 30).then_some(()));
+    wait_for("the next", &[], || (usage(&host)[0]["input_tokens"] == 30).then_some(()));
 }
 
 #[test]
