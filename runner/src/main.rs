@@ -15,6 +15,7 @@ mod gateway;
 mod id;
 mod memory;
 mod probe;
+mod process;
 mod prompt;
 mod provider;
 mod reply;
