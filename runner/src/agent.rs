@@ -67,6 +67,8 @@ enum Event {
     /// The turn's thread is gone.
     TurnClosed,
     Deadline,
+    /// The provider has begun a turn by itself.
+    Woken,
     Terminate,
 }
 
@@ -94,6 +96,8 @@ pub struct Agent {
     zone: TimeZone,
     outbound: OutboundDb,
     provider: Box<dyn Provider>,
+    /// The provider's word that it has begun a turn by itself.
+    wakes: Receiver<()>,
     outside: Receiver<Outside>,
     work: Work,
     poll: Poll,
@@ -127,6 +131,7 @@ impl Agent {
             config,
             zone,
             outbound,
+            wakes: provider.wakes(),
             provider,
             outside,
             work: Work::Idle,
@@ -154,11 +159,14 @@ impl Agent {
                     // Also the last look before leaving: a row that comes later stays pending,
                     // and the host wakes a successor for it.
                     self.look()?;
-                    if self.is_idle_over() {
+                    if self.is_idle_over() && self.provider.is_busy() {
+                        self.idle_since = Instant::now();
+                    } else if self.is_idle_over() {
                         eprintln!("Runner leaves reason=idle");
                         return Ok(());
                     }
                 }
+                Event::Woken => self.listen()?,
                 Event::Terminate => {
                     eprintln!("Runner leaves reason=signal");
                     return Ok(());
@@ -168,7 +176,8 @@ impl Agent {
     }
 
     fn next_event(&self) -> Event {
-        let no_turn = never();
+        let (no_turn, no_wake) = (never(), never());
+        let wakes = if let Work::Idle = self.work { &self.wakes } else { &no_wake };
         let turn = match &self.work {
             Work::Idle => &no_turn,
             Work::Turn(turn) => turn.handle.events(),
@@ -183,6 +192,7 @@ impl Agent {
             },
             recv(turn) -> event => event.map_or(Event::TurnClosed, Event::Turn),
             recv(deadline) -> _ => Event::Deadline,
+            recv(wakes) -> _ => Event::Woken,
         }
     }
 
@@ -284,6 +294,13 @@ impl Agent {
         Ok(())
     }
 
+    /// Hears out a turn that the provider has begun by itself: it answers no row.
+    fn listen(&mut self) -> Result<()> {
+        let destinations = Arc::new(look(&self.dir, read_destinations).context("read the destinations")?);
+        let nothing = Share { claims: Vec::new(), prompt: Prompt::default() };
+        self.start_turn(nothing, destinations)
+    }
+
     fn ask(&self, prompt: Prompt, destinations: &Destinations, continuation: Option<String>) -> Result<TurnHandle> {
         let instructions = read_or_empty(&self.dir.instructions())?;
         let memory = read_or_empty(&self.dir.memory())?;
@@ -354,6 +371,7 @@ impl Agent {
             TurnEvent::ToolEnded => self.tool_ended(),
             TurnEvent::Cost { .. } => Ok(()),
             TurnEvent::Send(outgoing) => self.send(outgoing),
+            TurnEvent::Notice(text) => self.notice(text),
             TurnEvent::Result(result) => self.finish(result),
             TurnEvent::Error(error) => self.fail(error),
         }
@@ -404,6 +422,14 @@ impl Agent {
         }
         let address = destinations.address(peer);
         let row = turn.row(id, address, &message);
+        let seen_seq = self.seen_seq;
+        self.write(|tx| tx.insert(&row, seen_seq, time::now()).map(drop))
+    }
+
+    /// Tells the user something in the middle of a turn, on the runner's own account.
+    fn notice(&mut self, text: String) -> Result<()> {
+        let Work::Turn(turn) = &self.work else { return Ok(()) };
+        let row = turn.text_row(id::message(time::now()), None, text);
         let seen_seq = self.seen_seq;
         self.write(|tx| tx.insert(&row, seen_seq, time::now()).map(drop))
     }

@@ -6,6 +6,7 @@
 //! within two seconds. A provider retries what is transient and declares how long it may be silent.
 
 pub mod anthropic;
+pub mod claude;
 pub mod demo;
 pub mod missing;
 pub mod model;
@@ -15,7 +16,7 @@ use std::path::PathBuf;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, never};
 use jiff::Timestamp;
 use nanoclaw_session::config::ContainerConfig;
 use nanoclaw_session::content::Outbound;
@@ -86,6 +87,8 @@ pub enum TurnEvent {
     Cost { model: String, usage: Usage },
     /// Something is sent in the middle of the turn.
     Send(Outgoing),
+    /// The runner itself has something to say to the user. It is no answer.
+    Notice(String),
     /// The turn ended well.
     Result(TurnResult),
     /// The turn failed.
@@ -145,6 +148,16 @@ pub trait Provider {
 
     /// Starts a turn. Fails when no thread can be started.
     fn start(&self, request: TurnRequest) -> io::Result<TurnHandle>;
+
+    /// Ready when a turn has begun by itself: one that is started with an empty prompt reports it.
+    fn wakes(&self) -> Receiver<()> {
+        never()
+    }
+
+    /// Whether work goes on outside of turns that may wake it.
+    fn is_busy(&self) -> bool {
+        false
+    }
 }
 
 /// The provider that `container.json` names.
@@ -152,6 +165,10 @@ pub fn named(config: &ContainerConfig, dir: &SessionDir, gateway: Gateway) -> Bo
     match config.provider.trim().to_lowercase().as_str() {
         demo::NAME => Box::new(demo::Demo::new(dir.clone())),
         anthropic::NAME => Box::new(anthropic::Anthropic::new(gateway, config.model.clone(), dir)),
+        claude::NAME => {
+            let home = std::env::var_os("HOME").unwrap_or_else(|| "/home/agent".into());
+            Box::new(claude::Claude::new(config, dir, gateway, home.into(), None))
+        }
         _ => Box::new(missing::Missing::new(&config.provider, &[demo::NAME, anthropic::NAME])),
     }
 }
