@@ -10,6 +10,8 @@ mod child;
 mod protocol;
 mod relay;
 mod talk;
+#[cfg(test)]
+mod tests;
 
 use std::io::{self, ErrorKind};
 use std::path::PathBuf;

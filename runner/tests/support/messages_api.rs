@@ -13,6 +13,7 @@ use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::thread;
@@ -46,6 +47,11 @@ pub enum Script {
     },
     /// The model declines.
     Refuse,
+    /// The model calls a tool.
+    Call {
+        name: &'static str,
+        input: Value,
+    },
 }
 
 /// A request as it came.
@@ -86,6 +92,8 @@ struct Shared {
     script: Mutex<VecDeque<Script>>,
     answered: Mutex<usize>,
     gate: Mutex<Receiver<()>>,
+    /// Tools called so far.
+    calls: AtomicUsize,
     reports: Mutex<Sender<Report>>,
 }
 
@@ -132,6 +140,7 @@ impl MessagesApi {
             script: Mutex::default(),
             answered: Mutex::default(),
             gate: Mutex::new(gate),
+            calls: AtomicUsize::default(),
             reports: Mutex::new(reporter),
         };
         MessagesApi { shared: Arc::new(shared), release, reports, address }
@@ -274,7 +283,9 @@ fn read_head(stream: &mut impl BufRead) -> io::Result<Option<(String, BTreeMap<S
 fn violation(line: &str, headers: &BTreeMap<String, String>, body: &Value) -> Option<(u16, &'static str, String)> {
     let invalid = |what: String| Some((400, "invalid_request_error", what));
     let header = |name: &str| headers.get(name).map(String::as_str).unwrap_or_default();
-    if line != "POST /v1/messages HTTP/1.1" {
+    // The Claude Code CLI asks for betas by name, and uses what they add.
+    let betas = line == "POST /v1/messages?beta=true HTTP/1.1" && !header("anthropic-beta").is_empty();
+    if line != "POST /v1/messages HTTP/1.1" && !betas {
         return Some((404, "not_found_error", format!("{line:?}")));
     }
     if header("x-api-key").is_empty() && header("authorization").is_empty() {
@@ -302,7 +313,9 @@ fn violation(line: &str, headers: &BTreeMap<String, String>, body: &Value) -> Op
         "tools",
         "tool_choice",
     ];
-    if let Some(extra) = fields.keys().find(|name| !KNOWN.contains(&name.as_str())) {
+    const BETAS: [&str; 2] = ["context_management", "output_config"];
+    let is_known = |name: &str| KNOWN.contains(&name) || betas && BETAS.contains(&name);
+    if let Some(extra) = fields.keys().find(|name| !is_known(name)) {
         return invalid(format!("{extra}: Extra inputs are not permitted"));
     }
     if body["model"].as_str().is_none_or(str::is_empty) {
@@ -317,7 +330,9 @@ fn violation(line: &str, headers: &BTreeMap<String, String>, body: &Value) -> Op
     if fields.get("system").is_some_and(has_empty_text) {
         return invalid("system: text content blocks must be non-empty".into());
     }
-    let messages = body["messages"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let mut messages: Vec<&Value> = body["messages"].as_array().into_iter().flatten().collect();
+    // What the operator says in the middle stands between any two others.
+    messages.retain(|message| !(betas && message["role"] == "system"));
     if messages.is_empty() {
         return invalid("messages: at least one message is required".into());
     }
@@ -369,6 +384,14 @@ fn answer(out: &mut impl Write, script: &Script, model: &Value, shared: &Shared)
     let message = json!({"id": "msg_1", "type": "message", "role": "assistant", "model": model, "content": [],
         "stop_reason": null, "stop_sequence": null, "usage": {"input_tokens": 10, "output_tokens": 1}});
     event(out, &json!({"type": "message_start", "message": message}))?;
+    if let Script::Call { name, input } = script {
+        let id = format!("toolu_{}", shared.calls.fetch_add(1, Ordering::Relaxed));
+        let block = json!({"type": "tool_use", "id": id, "name": name, "input": {}});
+        event(out, &json!({"type": "content_block_start", "index": 0, "content_block": block}))?;
+        let delta = json!({"type": "input_json_delta", "partial_json": input.to_string()});
+        event(out, &json!({"type": "content_block_delta", "index": 0, "delta": delta}))?;
+        return end(out, "tool_use");
+    }
     let block = json!({"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}});
     event(out, &block)?;
     event(out, &json!({"type": "ping"}))?;
@@ -401,10 +424,13 @@ fn answer(out: &mut impl Write, script: &Script, model: &Value, shared: &Shared)
             write!(out, "0\r\n\r\n")?;
             return Ok(Connection::Keep);
         }
-        Script::Refuse | Script::Status { .. } => {}
+        Script::Refuse | Script::Status { .. } | Script::Call { .. } => {}
     }
+    end(out, if matches!(script, Script::Refuse) { "refusal" } else { "end_turn" })
+}
+
+fn end(out: &mut impl Write, reason: &str) -> io::Result<Connection> {
     event(out, &json!({"type": "content_block_stop", "index": 0}))?;
-    let reason = if matches!(script, Script::Refuse) { "refusal" } else { "end_turn" };
     let delta = json!({"stop_reason": reason, "stop_sequence": null});
     event(out, &json!({"type": "message_delta", "delta": delta, "usage": {"output_tokens": 5}}))?;
     event(out, &json!({"type": "message_stop"}))?;
