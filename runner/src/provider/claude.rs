@@ -307,13 +307,14 @@ impl Turn {
     }
 
     /// Makes the CLI give up its turn; whether it has.
-    fn interrupt(&self, cli: &Cli) -> bool {
+    fn interrupt(&mut self, cli: &Cli) -> bool {
         cli.write(protocol::control(json!({"subtype": "interrupt", "cancel_queued": true})));
         let until = Instant::now() + INTERRUPT_PATIENCE;
         loop {
             match cli.lines.recv_deadline(until) {
                 Ok(Line::Result(_)) => return true,
                 Ok(Line::Hook { request, .. }) => cli.write(protocol::answer(&request, json!({}))),
+                Ok(Line::Background(tasks)) => self.talk.background = tasks,
                 Ok(_) => {}
                 Err(_) => return false,
             }

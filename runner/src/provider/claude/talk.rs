@@ -98,7 +98,12 @@ impl Talk {
                 self.session = Some(session);
                 vec![waiting(Duration::ZERO)]
             }
-            Line::Busy => vec![waiting(Duration::ZERO)],
+            // The model is asked when its calls have ended, also those of which we were not told.
+            Line::Busy => {
+                let ended = !std::mem::take(&mut self.calls).is_empty();
+                let ended = ended.then_some(Step::Emit(TurnEvent::ToolEnded));
+                [waiting(Duration::ZERO)].into_iter().chain(ended).collect()
+            }
             Line::Progress => vec![Step::Emit(TurnEvent::Activity)],
             Line::Answered => self.announce().into_iter().chain([Step::Emit(TurnEvent::Activity)]).collect(),
             Line::Fault { kind } => {

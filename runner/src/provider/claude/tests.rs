@@ -37,6 +37,9 @@ fn replay(name: &str) -> Vec<String> {
             if told.last().is_some_and(|t| t == "done") {
                 told.pop();
                 told.push(format!("done {:?}", std::mem::take(&mut talk.texts)));
+            } else if told.last().is_some_and(|t| t.starts_with("failed")) {
+                // As the provider does: the next turn begins with nothing asked.
+                talk.asked.clear();
             }
         }
     }
@@ -77,7 +80,7 @@ fn what_the_cli_was_recorded_to_say_has_its_meaning() {
         (
             "05_queue_during_text",
             vec![
-                "init ca6ffbd1".into(),
+                "init 40074e12".into(),
                 cost("100 20 12358 0"),
                 cost("100 20 12391 0"),
                 r#"done ["aaaa bbbb cccc dddd", "second answer"]"#.into(),
@@ -103,6 +106,51 @@ fn what_the_cli_was_recorded_to_say_has_its_meaning() {
                 "failed Quota {{ reset: 2026-11-21T22:26:40Z }} {text}You've hit your 5-hour limit · resets 10:26pm (UTC)"
             )],
         ),
+        ("03_mcp_turn", vec!["init 416aa06c".into(), cost("200 40 39226 0"), r#"done ["done"]"#.into()]),
+        (
+            "06_interrupt",
+            vec![
+                "init 0064fdd6".into(),
+                cost("100 20 12358 0"),
+                format!(
+                    "failed Transient {text}[ede_diagnostic] result_type=user last_content_type=n/a stop_reason=tool_use"
+                ),
+                cost("100 20 12615 0"),
+                r#"done ["resumed"]"#.into(),
+            ],
+        ),
+        (
+            "08_api_401_fatal",
+            vec![
+                "failed Auth The model refused the key. The owner has to set a valid one.".into(),
+                format!("failed Auth {text}Invalid API key · Fix external API key"),
+            ],
+        ),
+        ("17_partial_messages", vec!["init 5b4a699c".into(), cost("200 40 24803 0"), r#"done ["done"]"#.into()]),
+        (
+            "18_control_hooks",
+            vec![
+                "init 27fa5d6f".into(),
+                "answer {}".into(),
+                "tool Bash Some(9s)".into(),
+                "answer {}".into(),
+                "tool Bash Some(120s)".into(),
+                "answer {}".into(),
+                cost("300 60 37323 0"),
+                r#"done ["done"]"#.into(),
+            ],
+        ),
+        (
+            "20_bash_timeout_backgrounds",
+            vec![
+                "init ed079095".into(),
+                cost("200 40 24975 0"),
+                r#"done ["done"]"#.into(),
+                cost("100 20 12869 0"),
+                r#"done ["noticed bg"]"#.into(),
+            ],
+        ),
+        ("24_end_session", vec!["init 8ab2d4f2".into(), cost("100 20 12357 0"), r#"done ["x"]"#.into()]),
         ("13_resume_unknown", vec!["failed StaleContinuation I lost our conversation.".into()]),
     ] {
         assert_eq!(replay(&format!("{name}.jsonl")), expected, "{name}");
@@ -142,4 +190,77 @@ fn every_recorded_line_of_interest_is_understood() {
         }
     }
     assert_eq!(kinds, expected);
+}
+
+#[test]
+fn what_is_not_understood_is_skipped_however_long_and_what_follows_is_read() {
+    let long = "x".repeat(300_000);
+    let text = format!(
+        "warning: something\n\n[]\n{{\"type\":\"result\",\"result\":7}}\n{{\"type\":\"new\",\"message\":\"{long}\"}}\n\
+         {{\"type\":\"user\",\"message\":{{\"content\":\"{long}\"}}}}\n{{\"type\":\"system\",\"subtype\":\"status\"}}\n{{\"type\":\"sys"
+    );
+    assert_eq!(read(&text), [Line::Progress, Line::Busy]);
+}
+
+fn before(tool: &str, call: &str, timeout: Option<Duration>) -> Line {
+    let event = HookEvent::Before { tool: tool.into(), call: call.into(), timeout };
+    Line::Hook { request: "r".into(), event }
+}
+
+fn steps(talk: &mut Talk, line: Line) -> Vec<String> {
+    talk.apply(line, Timestamp::UNIX_EPOCH).into_iter().filter_map(short).collect()
+}
+
+#[test]
+fn a_tool_is_running_until_the_last_call_has_ended() {
+    let mut talk = Talk::default();
+    let after = |call: &str| Line::Hook { request: "r".into(), event: HookEvent::After { call: call.into() } };
+    let hour = Some(Duration::from_secs(3_600));
+    assert_eq!(steps(&mut talk, before("Bash", "a", hour)), ["answer {}", "tool Bash Some(600s)"]);
+    assert_eq!(steps(&mut talk, before("Read", "b", None)), ["answer {}", "tool Read None"]);
+    assert_eq!(steps(&mut talk, after("a")), ["answer {}"]);
+    assert_eq!(steps(&mut talk, after("b")), ["answer {}", "tool ended"]);
+    // Its end was never told.
+    steps(&mut talk, before("Read", "c", None));
+    assert_eq!(steps(&mut talk, Line::Busy), ["tool ended"]);
+    assert!(steps(&mut talk, Line::Busy).is_empty());
+    let refused = steps(&mut talk, before("EnterPlanMode", "d", None));
+    assert!(refused.len() == 1 && refused[0].contains("\"deny\"") && refused[0].contains("ask_user_question"));
+}
+
+#[test]
+fn a_user_is_told_once_that_it_takes_long() {
+    let mut talk = Talk::default();
+    let retry = |ms| Line::Retry { delay: Duration::from_millis(ms), status: None };
+    assert_eq!(steps(&mut talk, retry(8_000)), ["silent 608000"]);
+    assert_eq!(steps(&mut talk, retry(17_000)).len(), 2);
+    assert_eq!(steps(&mut talk, retry(39_000)), ["silent 639000"]);
+}
+
+#[test]
+fn a_turn_of_the_clis_own_neither_ends_ours_nor_fails_it() {
+    let mut talk = Talk::new(Some("s".into()), 1);
+    talk.asked.push(Asked { uuid: "u".into(), text: "hello".into() });
+    let own = Outcome { unasked: true, text: "the build is done".into(), ..Outcome::default() };
+    assert!(steps(&mut talk, Line::Result(Box::new(own))).is_empty());
+    let failed = Outcome { unasked: true, failed: true, text: "no".into(), ..Outcome::default() };
+    assert!(steps(&mut talk, Line::Result(Box::new(failed))).is_empty());
+    let ours = Outcome { text: "hi".into(), answers: vec!["u".into()], ..Outcome::default() };
+    assert_eq!(steps(&mut talk, Line::Result(Box::new(ours))), ["done"]);
+    assert_eq!(talk.texts, ["the build is done", "hi"]);
+}
+
+#[test]
+fn a_request_that_is_invalid_blames_the_history_where_there_is_one() {
+    let class = |continuation: Option<String>| {
+        let mut talk = Talk::new(continuation, 0);
+        steps(&mut talk, Line::Fault { kind: "invalid_request".into() });
+        let failed = Outcome { failed: true, text: "no".into(), ..Outcome::default() };
+        match talk.apply(Line::Result(Box::new(failed)), Timestamp::UNIX_EPOCH).pop() {
+            Some(Step::Failed(error)) => error.class,
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(class(Some("s".into())), ErrorClass::StaleContinuation);
+    assert_eq!(class(None), ErrorClass::InvalidRequest);
 }
