@@ -292,7 +292,7 @@ impl Turn {
     /// Answers a call of one of our own tools, on a thread of its own: it may take long.
     fn call(&self, cli: &Cli, context: &Context, request: String, message: Value) {
         let Some(tools) = self.shared.tools.clone() else { return };
-        let (input, name) = (cli.input(), request.clone());
+        let input = cli.input();
         let context = Context { stop: context.stop.clone(), events: context.events.clone() };
         let answer = move || {
             let nothing = || json!({"jsonrpc": "2.0", "result": {}});
@@ -300,9 +300,8 @@ impl Turn {
             // The CLI is gone, and with it whoever asked.
             let _gone = input.send(protocol::answer(&request, json!({"mcp_response": reply})));
         };
-        let thread = thread::Builder::new().name("call".into()).stack_size(STACK_BYTES);
-        if let Err(e) = thread.spawn(answer) {
-            cli.write(protocol::refusal(&name, &e.to_string()));
+        if let Err(e) = thread::Builder::new().name("call".into()).stack_size(STACK_BYTES).spawn(answer) {
+            eprintln!("Tool not called error={e}");
         }
     }
 
@@ -311,12 +310,15 @@ impl Turn {
         cli.write(protocol::control(json!({"subtype": "interrupt", "cancel_queued": true})));
         let until = Instant::now() + INTERRUPT_PATIENCE;
         loop {
-            match cli.lines.recv_deadline(until) {
-                Ok(Line::Result(_)) => return true,
-                Ok(Line::Hook { request, .. }) => cli.write(protocol::answer(&request, json!({}))),
-                Ok(Line::Background(tasks)) => self.talk.background = tasks,
-                Ok(_) => {}
-                Err(_) => return false,
+            let Ok(line) = cli.lines.recv_deadline(until) else { return false };
+            let has_ended = line.kind == "result";
+            for step in self.talk.apply(line, time::now()) {
+                if let Step::Write(message) = step {
+                    cli.write(message);
+                }
+            }
+            if has_ended {
+                return true;
             }
         }
     }

@@ -153,7 +153,7 @@ impl Launch {
                 let mut stdout = BufReader::new(stdout);
                 // An error is an end like any other: the process is of no use any more.
                 while let Ok(Some(read)) = protocol::read(&mut stdout) {
-                    let begins = matches!(read, Line::Init { .. });
+                    let begins = read.is_init();
                     if line.send(read).is_err() {
                         return;
                     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::protocol::{self, HookEvent, Line, Outcome};
+use super::protocol::{self, Call, Line, Request, Tokens};
 use crate::gateway::SILENCE_TIMEOUT;
 use crate::provider::{ErrorClass, TurnError, TurnEvent};
 
@@ -92,29 +92,25 @@ impl Talk {
 
     pub fn apply(&mut self, line: Line, now: Timestamp) -> Vec<Step> {
         let waiting = |pause| Step::Emit(TurnEvent::Waiting { until: now + SILENCE_TIMEOUT + pause });
-        match line {
-            Line::Init { session } => {
+        let activity = Step::Emit(TurnEvent::Activity);
+        match (line.kind.as_str(), line.subtype.as_deref()) {
+            ("system", Some("init")) => {
                 self.active = true;
-                self.session = Some(session);
+                self.session = line.session_id;
                 vec![waiting(Duration::ZERO)]
             }
             // The model is asked when its calls have ended, also those of which we were not told.
-            Line::Busy => {
+            ("system", Some("status")) => {
                 let ended = !std::mem::take(&mut self.calls).is_empty();
                 let ended = ended.then_some(Step::Emit(TurnEvent::ToolEnded));
                 [waiting(Duration::ZERO)].into_iter().chain(ended).collect()
             }
-            Line::Progress => vec![Step::Emit(TurnEvent::Activity)],
-            Line::Answered => self.announce().into_iter().chain([Step::Emit(TurnEvent::Activity)]).collect(),
-            Line::Fault { kind } => {
-                self.fault = Some(kind);
-                Vec::new()
-            }
             // The CLI would try for three minutes.
-            Line::Retry { status: Some(UNAUTHORIZED | FORBIDDEN), .. } => {
+            ("system", Some("api_retry")) if matches!(line.error_status, Some(UNAUTHORIZED | FORBIDDEN)) => {
                 vec![failed(ErrorClass::Auth, "The model refused the key. The owner has to set a valid one.".into())]
             }
-            Line::Retry { delay, .. } => {
+            ("system", Some("api_retry")) => {
+                let delay = Duration::from_millis(line.retry_delay_ms.unwrap_or_default() as u64);
                 let mut steps = vec![waiting(delay)];
                 if delay >= LONG_PAUSE && !self.told {
                     self.told = true;
@@ -123,18 +119,29 @@ impl Talk {
                 }
                 steps
             }
-            Line::Limited { until } => {
-                self.limited_until = until;
+            ("system", Some("background_tasks_changed")) => {
+                self.background = line.tasks.map_or(0, |tasks| tasks.len());
                 Vec::new()
             }
-            Line::Background(tasks) => {
-                self.background = tasks;
+            ("rate_limit_event", _) => {
+                let limit = line.rate_limit_info.filter(|limit| limit.status.as_deref() == Some("rejected"));
+                self.limited_until = limit.and_then(|limit| Timestamp::from_second(limit.resets_at?).ok());
                 Vec::new()
             }
-            Line::Hook { request, event } => self.hook(&request, event),
-            Line::Mcp { request, message } => vec![Step::Call { request, message }],
-            Line::Request { request, kind } => vec![Step::Write(protocol::refusal(&request, &kind))],
-            Line::Result(outcome) => self.end(*outcome),
+            ("control_request", _) => match (line.request, line.request_id) {
+                (Some(Request { input: Some(call), .. }), Some(request)) => self.hook(&request, call),
+                (Some(Request { message: Some(message), .. }), Some(request)) => vec![Step::Call { request, message }],
+                _ => Vec::new(),
+            },
+            ("result", _) => self.end(line),
+            ("assistant", _) if line.error.is_some() => {
+                self.fault = line.error;
+                Vec::new()
+            }
+            ("assistant", _) if line.parent_tool_use_id.is_none() && line.message.is_some_and(|m| m.is_a_models()) => {
+                self.announce().into_iter().chain([activity]).collect()
+            }
+            _ => vec![activity],
         }
     }
 
@@ -145,78 +152,73 @@ impl Talk {
         Some(Step::Emit(TurnEvent::Init { continuation: session }))
     }
 
-    fn hook(&mut self, request: &str, event: HookEvent) -> Vec<Step> {
-        let (verdict, event) = match event {
-            HookEvent::Before { tool, call, timeout } => match REFUSED.iter().find(|(name, _)| *name == tool) {
-                Some((_, hint)) => (
-                    json!({"hookSpecificOutput": {"hookEventName": "PreToolUse", "permissionDecision": "deny",
-                        "permissionDecisionReason": format!("{tool} is not available here. {hint}")}}),
-                    None,
-                ),
-                None => {
-                    self.calls.push(call);
-                    let deadline = (tool == "Bash").then(|| timeout.unwrap_or(BASH_TIMEOUT).min(MAX_BASH_TIMEOUT));
-                    (json!({}), Some(TurnEvent::ToolStarted { name: tool, deadline }))
-                }
-            },
-            HookEvent::After { call } => {
-                self.calls.retain(|running| *running != call);
-                (json!({}), self.calls.is_empty().then_some(TurnEvent::ToolEnded))
-            }
+    fn hook(&mut self, request: &str, call: Call) -> Vec<Step> {
+        let (verdict, event) = if call.hook_event_name != "PreToolUse" {
+            self.calls.retain(|running| *running != call.tool_use_id);
+            (json!({}), self.calls.is_empty().then_some(TurnEvent::ToolEnded))
+        } else if let Some((name, hint)) = REFUSED.iter().find(|(name, _)| *name == call.tool_name) {
+            let reason = format!("{name} is not available here. {hint}");
+            let verdict = json!({"hookEventName": "PreToolUse", "permissionDecision": "deny",
+                "permissionDecisionReason": reason});
+            (json!({"hookSpecificOutput": verdict}), None)
+        } else {
+            self.calls.push(call.tool_use_id);
+            let asked = call.tool_input.and_then(|input| input.timeout?.as_u64()).map(Duration::from_millis);
+            let deadline = asked.unwrap_or(BASH_TIMEOUT).min(MAX_BASH_TIMEOUT);
+            let deadline = (call.tool_name == "Bash").then_some(deadline);
+            (json!({}), Some(TurnEvent::ToolStarted { name: call.tool_name, deadline }))
         };
         let event = event.map(Step::Emit);
         [Step::Write(protocol::answer(request, verdict))].into_iter().chain(event).collect()
     }
 
-    fn end(&mut self, outcome: Outcome) -> Vec<Step> {
+    /// The CLI's turn has ended, and ours if everything is answered.
+    fn end(&mut self, mut line: Line) -> Vec<Step> {
         self.active = false;
         self.calls.clear();
-        let mut steps: Vec<Step> = Vec::new();
-        steps.extend(
-            outcome
-                .usage
-                .iter()
-                .map(|(model, usage)| Step::Emit(TurnEvent::Cost { model: model.clone(), usage: *usage })),
-        );
+        let usage = line.model_usage_since_last_result.take().into_iter().flatten();
+        let cost = |(model, tokens): (String, Tokens)| Step::Emit(TurnEvent::Cost { model, usage: tokens.into() });
+        let mut steps: Vec<Step> = usage.map(cost).collect();
+        let has_failed = line.is_error == Some(true) || line.stop_reason.as_deref() == Some("refusal");
+        let text = line.result.take().unwrap_or_else(|| line.errors.take().unwrap_or_default().join("; "));
         let fault = self.fault.take();
-        if outcome.unasked && outcome.failed {
-            // Nobody waits for it, and the model has the task's output all the same.
-            eprintln!("Background turn failed error={:?}", outcome.text);
-        } else if outcome.failed || outcome.stop_reason.as_deref() == Some("refusal") {
-            steps.push(self.failure(outcome, fault.as_deref()));
+        if has_failed && line.origin.is_none() {
+            steps.push(self.failure(&line, &text, fault.as_deref()));
             return steps;
+        }
+        if has_failed {
+            // Nobody waits for it, and the model has the task's output all the same.
+            eprintln!("Background turn failed error={text:?}");
         } else {
             steps.extend(self.announce());
-            self.texts.extend(Some(outcome.text).filter(|text| !text.trim().is_empty()));
+            self.texts.extend(Some(text).filter(|text| !text.trim().is_empty()));
         }
-        self.asked.retain(|asked| !outcome.answers.contains(&asked.uuid));
+        let answered = line.user_message_uuids.unwrap_or_default();
+        self.asked.retain(|asked| !answered.contains(&asked.uuid));
         if self.asked.is_empty() {
             steps.push(Step::Done);
         }
         steps
     }
 
-    fn failure(&self, outcome: Outcome, fault: Option<&str>) -> Step {
-        let text = outcome.text;
-        if outcome.stop_reason.as_deref() == Some("refusal") {
+    fn failure(&self, line: &Line, text: &str, fault: Option<&str>) -> Step {
+        if line.stop_reason.as_deref() == Some("refusal") {
             return failed(ErrorClass::Refused, "The model declined to answer that.".into());
         }
         if text.contains("No conversation found") || text.contains("--resume requires") {
             return failed(ErrorClass::StaleContinuation, "I lost our conversation.".into());
         }
-        let sentence = format!("The model gave no answer: {text}");
-        match (outcome.reason.as_deref(), fault, self.limited_until) {
+        let class = match (line.terminal_reason.as_deref(), fault, self.limited_until) {
             (Some("prompt_too_long" | "blocking_limit"), ..) | (_, Some("invalid_request"), _) => {
-                let stale = self.continuation.is_some();
-                failed(if stale { ErrorClass::StaleContinuation } else { ErrorClass::InvalidRequest }, sentence)
+                // Perhaps because of what was said before.
+                if self.continuation.is_some() { ErrorClass::StaleContinuation } else { ErrorClass::InvalidRequest }
             }
-            (_, Some("model_not_found"), _) => failed(ErrorClass::InvalidRequest, sentence),
-            (_, Some("authentication_failed" | "billing_error" | "oauth_org_not_allowed"), _) => {
-                failed(ErrorClass::Auth, sentence)
-            }
-            (_, Some("rate_limit"), Some(reset)) => failed(ErrorClass::Quota { reset }, sentence),
-            _ => failed(ErrorClass::Transient, sentence),
-        }
+            (_, Some("model_not_found"), _) => ErrorClass::InvalidRequest,
+            (_, Some("authentication_failed" | "billing_error" | "oauth_org_not_allowed"), _) => ErrorClass::Auth,
+            (_, Some("rate_limit"), Some(reset)) => ErrorClass::Quota { reset },
+            _ => ErrorClass::Transient,
+        };
+        failed(class, format!("The model gave no answer: {text}"))
     }
 }
 
