@@ -13,14 +13,15 @@ mod talk;
 #[cfg(test)]
 mod tests;
 
+use std::convert::Infallible;
 use std::io::{self, ErrorKind};
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, Sender, bounded, select};
+use crossbeam_channel::{Receiver, bounded, never, select};
 use nanoclaw_session::config::ContainerConfig;
 use nanoclaw_session::layout::SessionDir;
 use serde_json::{Value, json};
@@ -30,7 +31,7 @@ use self::protocol::Line;
 use self::talk::{Asked, Step, Talk};
 use super::{ErrorClass, Provider, STACK_BYTES, TurnError, TurnEvent, TurnHandle, TurnPort, TurnRequest};
 use crate::gateway::{Gateway, SILENCE_TIMEOUT};
-use crate::stop::{self, Stop, Stopped};
+use crate::stop::{self, Stopped};
 use crate::tools::Context;
 use crate::{id, time};
 
@@ -46,6 +47,9 @@ const REPORT_STEP: Duration = Duration::from_millis(100);
 /// Our own tools: the reply to a JSON-RPC message, if it wants one.
 pub type OwnTools = Arc<dyn Fn(&Value, &Context) -> Option<Value> + Send + Sync>;
 
+/// The name of their server: they are called `mcp__nanoclaw__<tool>`.
+const OWN_SERVER: &str = "nanoclaw";
+
 /// See the module.
 pub struct Claude {
     shared: Arc<Shared>,
@@ -58,12 +62,6 @@ struct Shared {
     tools: Option<OwnTools>,
     /// The CLI between two turns.
     cli: Mutex<Option<Cli>>,
-    address: OnceLock<String>,
-    /// No turn listens to the CLI.
-    idle: Arc<AtomicBool>,
-    wake: Sender<()>,
-    /// Background tasks of the CLI.
-    background: AtomicUsize,
 }
 
 impl Claude {
@@ -76,16 +74,9 @@ impl Claude {
         tools: Option<OwnTools>,
     ) -> Claude {
         let (wake, wakes) = bounded(1);
-        let shared = Shared {
-            launch: Launch::new(config, dir, gateway, home, tools.is_some()),
-            tools,
-            cli: Mutex::new(None),
-            address: OnceLock::new(),
-            idle: Arc::default(),
-            wake,
-            background: AtomicUsize::new(0),
-        };
-        Claude { shared: Arc::new(shared), wakes }
+        let own_servers: &[&str] = if tools.is_some() { &[OWN_SERVER] } else { &[] };
+        let launch = Launch::new(config, dir, gateway, home, own_servers, wake);
+        Claude { shared: Arc::new(Shared { launch, tools, cli: Mutex::new(None) }), wakes }
     }
 }
 
@@ -97,9 +88,15 @@ impl Provider for Claude {
     fn start(&self, request: TurnRequest) -> io::Result<TurnHandle> {
         let (stopper, stop) = stop::pair();
         let shared = self.shared.clone();
-        let talk = Talk::new(request.continuation, shared.background.load(Ordering::SeqCst));
-        let turn = Turn { shared, stop, talk, system: request.system, reported: None };
-        super::spawn(move || drop(stopper), move |port| turn.run(port, request.prompt.text))
+        super::spawn(
+            move || drop(stopper),
+            move |port| {
+                let context = Context { stop, events: port.events.clone() };
+                let talk = Talk::new(request.continuation);
+                let turn = Turn { shared, context, talk, system: request.system, reported: None };
+                turn.run(port, request.prompt.text)
+            },
+        )
     }
 
     fn wakes(&self) -> Receiver<()> {
@@ -107,8 +104,7 @@ impl Provider for Claude {
     }
 
     fn is_busy(&self) -> bool {
-        let is_alive = || self.shared.slot().as_mut().is_some_and(Cli::is_alive);
-        self.shared.background.load(Ordering::SeqCst) > 0 && is_alive()
+        self.shared.slot().as_mut().is_some_and(|cli| cli.background > 0 && cli.is_alive())
     }
 }
 
@@ -129,34 +125,19 @@ impl Shared {
     /// The CLI for this conversation: the one that is there, or a new one.
     fn cli(&self, conversation: Conversation) -> io::Result<Cli> {
         let old = self.slot().take();
-        self.idle.store(false, Ordering::SeqCst);
+        self.launch.idle.store(false, Ordering::SeqCst);
         match old {
-            // Another prompt can wait for the end of what runs in the background.
-            Some(cli)
-                if cli.conversation == conversation
-                    || cli.conversation.continuation == conversation.continuation
-                        && self.background.load(Ordering::SeqCst) > 0 =>
-            {
-                return Ok(cli);
-            }
+            Some(cli) if cli.suits(&conversation) => return Ok(cli),
             Some(cli) => cli.leave(),
             None => {}
         }
-        self.background.store(0, Ordering::SeqCst);
-        let address = match self.address.get() {
-            Some(address) => address,
-            None => {
-                let address = self.launch.open_address()?;
-                self.address.get_or_init(|| address)
-            }
-        };
-        self.launch.start(conversation, &id::uuid(), address, self.idle.clone(), self.wake.clone())
+        self.launch.start(conversation)
     }
 }
 
 struct Turn {
     shared: Arc<Shared>,
-    stop: Stop,
+    context: Context,
     talk: Talk,
     system: String,
     reported: Option<Instant>,
@@ -188,6 +169,7 @@ impl Turn {
                 Ok(cli) => cli,
                 Err(e) => return port.fail(not_started(&e)),
             };
+            self.talk.background = cli.background;
             for text in std::mem::take(&mut prompts) {
                 self.say(&cli, text);
             }
@@ -235,24 +217,20 @@ impl Turn {
     }
 
     /// Listens and passes on what is said until there is a reason to end.
-    fn converse(&mut self, cli: &Cli, port: &mut TurnPort) -> Result<std::convert::Infallible, Ended> {
-        let context = Context { stop: self.stop.clone(), events: port.events.clone() };
+    fn converse(&mut self, cli: &Cli, port: &mut TurnPort) -> Result<Infallible, Ended> {
+        let stop = self.context.stop.clone();
         port.emit(TurnEvent::Waiting { until: time::now() + SILENCE_TIMEOUT })?;
-        let never = crossbeam_channel::never();
-        let mut takes_more = true;
         if self.talk.asked.is_empty() {
-            self.catch_up(cli, port, &context)?;
+            self.catch_up(cli, port)?;
         }
+        let mut follow_ups = port.follow_ups.clone();
         loop {
             select! {
-                recv(cli.lines) -> line => match line {
-                    Ok(line) => self.obey(cli, port, &context, line)?,
-                    Err(_) => return Err(Ended::Died),
-                },
-                recv(self.stop.word()) -> _ => return Err(Ended::Stopped),
-                recv(if takes_more { &port.follow_ups } else { &never }) -> prompt => match prompt {
-                    // A command is one only at the start of a turn.
-                    Ok(prompt) if prompt.text.starts_with('/') => takes_more = false,
+                recv(cli.lines) -> line => self.obey(cli, port, line.map_err(|_| Ended::Died)?)?,
+                recv(stop.word()) -> _ => return Err(Ended::Stopped),
+                recv(follow_ups) -> prompt => match prompt {
+                    // A command is one only at the start of a turn: it is left to the next one, with what follows.
+                    Ok(prompt) if prompt.text.starts_with('/') => follow_ups = never(),
                     Ok(prompt) => {
                         port.taken += 1;
                         self.say(cli, prompt.text);
@@ -263,7 +241,7 @@ impl Turn {
         }
     }
 
-    fn obey(&mut self, cli: &Cli, port: &mut TurnPort, context: &Context, line: Line) -> Result<(), Ended> {
+    fn obey(&mut self, cli: &Cli, port: &mut TurnPort, line: Line) -> Result<(), Ended> {
         for step in self.talk.apply(line, time::now()) {
             match step {
                 Step::Emit(TurnEvent::Activity) if self.reported.is_some_and(|at| at.elapsed() < REPORT_STEP) => {}
@@ -272,9 +250,9 @@ impl Turn {
                     port.emit(event)?;
                 }
                 Step::Write(message) => cli.write(message),
-                Step::Call { request, message } => self.call(cli, context, request, message),
+                Step::Call { request, message } => self.call(cli, request, message),
                 // The CLI may have begun a turn by itself meanwhile: its answer belongs to this one.
-                Step::Done => self.catch_up(cli, port, context)?,
+                Step::Done => self.catch_up(cli, port)?,
                 Step::Failed(error) => return Err(Ended::Failed(error)),
             }
         }
@@ -282,18 +260,18 @@ impl Turn {
     }
 
     /// Hears what is said already; ends if the CLI is at rest then.
-    fn catch_up(&mut self, cli: &Cli, port: &mut TurnPort, context: &Context) -> Result<(), Ended> {
+    fn catch_up(&mut self, cli: &Cli, port: &mut TurnPort) -> Result<(), Ended> {
         for line in cli.lines.try_iter() {
-            self.obey(cli, port, context, line)?;
+            self.obey(cli, port, line)?;
         }
         if self.talk.active { Ok(()) } else { Err(Ended::Done) }
     }
 
     /// Answers a call of one of our own tools, on a thread of its own: it may take long.
-    fn call(&self, cli: &Cli, context: &Context, request: String, message: Value) {
+    fn call(&self, cli: &Cli, request: String, message: Value) {
         let Some(tools) = self.shared.tools.clone() else { return };
-        let input = cli.input();
-        let context = Context { stop: context.stop.clone(), events: context.events.clone() };
+        let input = cli.input.clone();
+        let context = Context { stop: self.context.stop.clone(), events: self.context.events.clone() };
         let answer = move || {
             let nothing = || json!({"jsonrpc": "2.0", "result": {}});
             let reply = tools(&message, &context).unwrap_or_else(nothing);
@@ -307,7 +285,9 @@ impl Turn {
 
     /// Makes the CLI give up its turn; whether it has.
     fn interrupt(&mut self, cli: &Cli) -> bool {
-        cli.write(protocol::control(json!({"subtype": "interrupt", "cancel_queued": true})));
+        // What can be resumed is what the agent knows of, and it does not listen any more.
+        let continuation = self.talk.continuation.clone();
+        cli.request(json!({"subtype": "interrupt", "cancel_queued": true}));
         let until = Instant::now() + INTERRUPT_PATIENCE;
         loop {
             let Ok(line) = cli.lines.recv_deadline(until) else { return false };
@@ -318,6 +298,7 @@ impl Turn {
                 }
             }
             if has_ended {
+                self.talk.continuation = continuation;
                 return true;
             }
         }
@@ -326,11 +307,11 @@ impl Turn {
     /// Keeps the CLI for the next turn.
     fn put_back(&self, mut cli: Cli) {
         cli.conversation.continuation = self.talk.continuation.clone();
-        self.shared.background.store(self.talk.background, Ordering::SeqCst);
-        self.shared.idle.store(true, Ordering::SeqCst);
+        cli.background = self.talk.background;
+        self.shared.launch.idle.store(true, Ordering::SeqCst);
         if !cli.lines.is_empty() {
             // It may have begun a turn a moment ago. If it has not, the turn that looks ends at once.
-            let _given = self.shared.wake.try_send(());
+            let _given = self.shared.launch.wake.try_send(());
         }
         *self.shared.slot() = Some(cli);
     }

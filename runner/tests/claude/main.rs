@@ -419,6 +419,9 @@ fn the_chosen_skills_are_the_clis_too() {
     fs::create_dir(&skill).unwrap();
     fs::write(skill.join("SKILL.md"), "---\nname: tone\ndescription: how to sing in tune\n---\nbody\n").unwrap();
     std::os::unix::fs::symlink(&skill, world.session.dir.skills().join("tone")).unwrap();
+    let linked = world.session.path("home").join(".claude/skills");
+    fs::create_dir_all(&linked).unwrap();
+    std::os::unix::fs::symlink("/nowhere", linked.join("not-chosen-any-more")).unwrap();
     let _runner = world.start();
     world.answered("m1", "hello");
     assert!(world.api.request().body.to_string().contains("how to sing in tune"));

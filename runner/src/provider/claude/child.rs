@@ -11,47 +11,71 @@ use std::thread;
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
-use nanoclaw_session::config::ContainerConfig;
+use nanoclaw_session::config::{ContainerConfig, McpServer};
 use nanoclaw_session::layout::SessionDir;
 use serde_json::{Map, Value, json};
 
 use super::protocol::{self, Line};
 use super::relay;
 use crate::gateway::{Gateway, SILENCE_TIMEOUT};
+use crate::id;
 use crate::process::{self, Child};
 use crate::provider::STACK_BYTES;
 
 const PROGRAM: &str = "claude";
-/// The name of our own tools' server: they are called `mcp__nanoclaw__<tool>`.
-pub const OWN_SERVER: &str = "nanoclaw";
-/// Tools that make no sense here and whose descriptions would only cost. What has a counterpart of ours stays, to be
-/// refused with a hint.
-const REMOVED_TOOLS: &str = "Monitor,Workflow,ListAgents,ReportFindings";
+/// Tools that are removed make no sense here, and their descriptions would only cost. What has a counterpart of ours
+/// stays, to be refused with a hint.
+const ARGUMENTS: [&str; 10] = [
+    "-p",
+    "--input-format=stream-json",
+    "--output-format=stream-json",
+    "--verbose",
+    "--include-partial-messages",
+    "--permission-mode=bypassPermissions",
+    "--setting-sources=user",
+    "--system-prompt-snapshot=off",
+    "--strict-mcp-config",
+    "--disallowedTools=Monitor,Workflow,ListAgents,ReportFindings",
+];
+const ENVIRONMENT: [(&str, &str); 4] = [
+    // The container is the sandbox.
+    ("IS_SANDBOX", "1"),
+    ("CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC", "1"),
+    ("CLAUDE_CODE_STARTUP_FAILURE_RESULTS", "1"),
+    // Longest call of a tool of the group's MCP servers.
+    ("MCP_TOOL_TIMEOUT", "600000"),
+];
+/// Ours take their own time.
+const OWN_CALL_TIMEOUT_MS: u32 = 24 * 3_600 * 1_000;
+/// In the agent's home, which ends with the container: what belongs on no command line, and the key not into the
+/// environment of all that the agent runs either.
+const FOLDER: &str = ".nanoclaw";
+const KEY: &str = ".nanoclaw/key";
+const SYSTEM_PROMPT: &str = ".nanoclaw/system-prompt.md";
 /// How long the CLI waits for what a hook of ours says.
 const HOOK_TIMEOUT_SECONDS: u32 = 60;
-/// Longest call of an MCP server's tool. Ours take their own time.
-const MCP_CALL_TIMEOUT: Duration = Duration::from_secs(600);
-const OWN_CALL_TIMEOUT: Duration = Duration::from_secs(24 * 3_600);
 /// Lines it may be ahead of us.
 const MAX_LINES_AHEAD: usize = 64;
 /// How long it may take to leave when told to.
 const LEAVE_PATIENCE: Duration = Duration::from_secs(2);
 
-/// Everything a start needs that stays the same.
+/// How it is started: what stays the same.
 pub struct Launch {
-    pub gateway: Gateway,
-    pub home: PathBuf,
+    gateway: Gateway,
+    /// Where the CLI finds the API: the port lives as long as the runner.
+    address: io::Result<String>,
+    home: PathBuf,
     cwd: PathBuf,
     skills: PathBuf,
-    model: Option<String>,
-    effort: Option<String>,
-    servers: Map<String, Value>,
-    /// Our own tools are served.
-    has_own_tools: bool,
+    arguments: Vec<String>,
+    own_servers: &'static [&'static str],
+    /// No turn listens. A turn that the CLI begins meanwhile is announced.
+    pub idle: Arc<AtomicBool>,
+    pub wake: Sender<()>,
 }
 
-/// What a process works on. Another one needs another process.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// What a process works on.
+#[derive(Debug, Clone)]
 pub struct Conversation {
     /// `None` until there is something that could be resumed.
     pub continuation: Option<String>,
@@ -61,8 +85,11 @@ pub struct Conversation {
 /// A running CLI. Dropped: killed, with all it has started.
 pub struct Cli {
     pub lines: Receiver<Line>,
+    /// Messages to it. They are lost when it has ended, which its lines tell.
+    pub input: Sender<Value>,
     pub conversation: Conversation,
-    input: Sender<Value>,
+    /// Tasks that go on in the background.
+    pub background: usize,
     process: Child,
 }
 
@@ -72,84 +99,65 @@ impl Launch {
         dir: &SessionDir,
         gateway: Gateway,
         home: PathBuf,
-        has_own_tools: bool,
+        own_servers: &'static [&'static str],
+        wake: Sender<()>,
     ) -> Launch {
-        let set = |value: &Option<String>| value.clone().filter(|v| !v.trim().is_empty());
-        let server = |s: &nanoclaw_session::config::McpServer| json!({"type": "stdio", "command": s.command, "args": s.args, "env": s.env});
-        let mut servers: Map<String, Value> = config.mcp_servers.iter().map(|(n, s)| (n.clone(), server(s))).collect();
-        if has_own_tools {
-            let own = json!({"type": "sdk", "name": OWN_SERVER, "alwaysLoad": true,
-                "timeout": OWN_CALL_TIMEOUT.as_millis() as u64});
-            servers.insert(OWN_SERVER.into(), own);
-        }
-        Launch {
-            gateway,
-            home,
-            cwd: dir.root().join("agent"),
-            skills: dir.skills(),
-            model: set(&config.model),
-            effort: set(&config.effort),
-            servers,
-            has_own_tools,
-        }
-    }
-
-    /// Where the CLI finds the API. Opened once; the port lives as long as the runner.
-    pub fn open_address(&self) -> io::Result<String> {
-        match self.gateway.socket() {
-            Some(socket) => Ok(format!("http://127.0.0.1:{}", relay::open(socket.to_owned())?)),
-            None => Ok(self.gateway.url("")),
-        }
-    }
-
-    /// Starts the CLI on a conversation; `uuid` names it if it is new. Each line, once it can be read, is followed by
-    /// a word on `wakes` when a turn begins while `idle`.
-    pub fn start(
-        &self,
-        conversation: Conversation,
-        uuid: &str,
-        address: &str,
-        idle: Arc<AtomicBool>,
-        wakes: Sender<()>,
-    ) -> io::Result<Cli> {
-        link_skills(&self.skills, &self.home.join(".claude/skills"))?;
-        // Neither belongs on a command line, nor the key into the environment of every command the agent runs.
-        let folder = self.home.join(".nanoclaw");
-        DirBuilder::new().recursive(true).mode(0o700).create(&folder)?;
-        let (key, prompt) = (folder.join("key"), folder.join("system-prompt.md"));
-        fs::write(&key, self.gateway.token())?;
-        fs::write(&prompt, &conversation.system)?;
+        let stdio = |s: &McpServer| json!({"type": "stdio", "command": s.command, "args": s.args, "env": s.env});
+        let sdk = |name: &str| json!({"type": "sdk", "name": name, "alwaysLoad": true, "timeout": OWN_CALL_TIMEOUT_MS});
+        let mut servers: Map<String, Value> = config.mcp_servers.iter().map(|(n, s)| (n.clone(), stdio(s))).collect();
+        servers.extend(own_servers.iter().map(|name| ((*name).to_owned(), sdk(name))));
         let settings = json!({"attribution": {"commit": "", "pr": ""}, "autoMemoryEnabled": false,
-            "apiKeyHelper": format!("cat '{}'", key.display())});
+            "apiKeyHelper": format!("cat '{}'", home.join(KEY).display())});
+        let mut arguments = vec![
+            format!("--append-system-prompt-file={}", home.join(SYSTEM_PROMPT).display()),
+            format!("--mcp-config={}", json!({"mcpServers": servers})),
+            format!("--settings={settings}"),
+        ];
+        let given = |name: &str, value: &Option<String>| value.as_ref().map(|value| format!("--{name}={value}"));
+        arguments.extend(given("model", &config.model));
+        arguments.extend(given("effort", &config.effort));
+        let address = match gateway.socket() {
+            Some(socket) => relay::open(socket.to_owned()).map(|port| format!("http://127.0.0.1:{port}")),
+            None => Ok(gateway.url("")),
+        };
+        let (cwd, skills) = (dir.root().join("agent"), dir.skills());
+        Launch { gateway, address, home, cwd, skills, arguments, own_servers, idle: Arc::default(), wake }
+    }
+
+    /// Starts the CLI on a conversation.
+    ///
+    /// # Errors
+    /// `NotFound`: there is no CLI; or a file, port, process or thread is not to be had.
+    pub fn start(&self, conversation: Conversation) -> io::Result<Cli> {
+        let address = self.address.as_ref().map_err(|e| io::Error::other(e.to_string()))?;
+        link_skills(&self.skills, &self.home.join(".claude/skills"))?;
+        DirBuilder::new().recursive(true).mode(0o700).create(self.home.join(FOLDER))?;
+        fs::write(self.home.join(KEY), self.gateway.token())?;
+        fs::write(self.home.join(SYSTEM_PROMPT), &conversation.system)?;
         let mut command = process::command(PROGRAM);
         command
-            .args(["-p", "--input-format=stream-json", "--output-format=stream-json", "--verbose"])
-            .args(["--include-partial-messages", "--permission-mode=bypassPermissions", "--setting-sources=user"])
+            .args(ARGUMENTS)
+            .args(&self.arguments)
             .arg(match &conversation.continuation {
                 Some(session) => format!("--resume={session}"),
-                None => format!("--session-id={uuid}"),
+                None => format!("--session-id={}", id::uuid()),
             })
-            .arg(format!("--append-system-prompt-file={}", prompt.display()))
-            .args(["--system-prompt-snapshot=off", "--strict-mcp-config"])
-            .arg(format!("--mcp-config={}", json!({"mcpServers": self.servers})))
-            .arg(format!("--settings={settings}"))
-            .arg(format!("--disallowedTools={REMOVED_TOOLS}"))
-            .args(self.model.iter().map(|model| format!("--model={model}")))
-            .args(self.effort.iter().map(|effort| format!("--effort={effort}")))
             .current_dir(&self.cwd)
+            .envs(ENVIRONMENT)
             .env("ANTHROPIC_BASE_URL", address)
             .env("API_TIMEOUT_MS", SILENCE_TIMEOUT.as_millis().to_string())
-            .env("MCP_TOOL_TIMEOUT", MCP_CALL_TIMEOUT.as_millis().to_string())
-            .envs([("CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC", "1"), ("CLAUDE_CODE_STARTUP_FAILURE_RESULTS", "1")])
-            // It may do what it likes here: the container is the sandbox.
-            .env("IS_SANDBOX", "1")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped());
         let mut process = process::spawn(&mut command)?;
-        let (line, lines) = bounded(MAX_LINES_AHEAD);
         let (input, to_write) = unbounded::<Value>();
+        let (line, lines) = bounded(MAX_LINES_AHEAD);
+        if let Some(mut stdin) = process.stdin.take() {
+            // When it takes no more, it is about to end.
+            spawn(move || while to_write.recv().is_ok_and(|message| writeln!(stdin, "{message}").is_ok()) {})?;
+        }
         if let Some(stdout) = process.stdout.take() {
-            spawn("claude-out", move || {
+            let (idle, wake) = (self.idle.clone(), self.wake.clone());
+            spawn(move || {
                 let mut stdout = BufReader::new(stdout);
                 // An error is an end like any other: the process is of no use any more.
                 while let Ok(Some(read)) = protocol::read(&mut stdout) {
@@ -159,39 +167,34 @@ impl Launch {
                     }
                     if begins && idle.load(Ordering::SeqCst) {
                         // Full: the word was given already.
-                        let _given = wakes.try_send(());
+                        let _given = wake.try_send(());
                     }
                 }
             })?;
         }
-        if let Some(mut stdin) = process.stdin.take() {
-            spawn("claude-in", move || {
-                // When it takes no more, it is about to end, and its output says so.
-                while to_write.recv().is_ok_and(|message| writeln!(stdin, "{message}").is_ok()) {}
-            })?;
-        }
-        let cli = Cli { lines, conversation, input, process };
-        cli.write(self.initialize());
-        Ok(cli)
-    }
-
-    fn initialize(&self) -> Value {
+        let cli = Cli { lines, input, conversation, background: 0, process };
         let hook = json!([{"hookCallbackIds": ["runner"], "timeout": HOOK_TIMEOUT_SECONDS}]);
-        let own: &[&str] = if self.has_own_tools { &[OWN_SERVER] } else { &[] };
-        protocol::control(json!({"subtype": "initialize", "sdkMcpServers": own,
-            "hooks": {"PreToolUse": hook, "PostToolUse": hook, "PostToolUseFailure": hook}}))
+        cli.request(json!({"subtype": "initialize", "sdkMcpServers": self.own_servers,
+            "hooks": {"PreToolUse": hook, "PostToolUse": hook, "PostToolUseFailure": hook}}));
+        Ok(cli)
     }
 }
 
 impl Cli {
     pub fn write(&self, message: Value) {
-        // It has ended: its lines say so.
-        let _gone = self.input.send(message);
+        let _ended = self.input.send(message);
     }
 
-    /// For what answers it from another thread.
-    pub fn input(&self) -> Sender<Value> {
-        self.input.clone()
+    /// Asks for something; nobody waits for the answer.
+    pub fn request(&self, request: Value) {
+        self.write(json!({"type": "control_request", "request_id": "runner", "request": request}));
+    }
+
+    /// Whether it can go on with this. Another system prompt takes another process; but it can wait for the end of
+    /// what runs in the background, which would end with the process.
+    pub fn suits(&self, wanted: &Conversation) -> bool {
+        let is_same = self.conversation.continuation == wanted.continuation;
+        is_same && (self.background > 0 || self.conversation.system == wanted.system)
     }
 
     pub fn is_alive(&mut self) -> bool {
@@ -209,36 +212,27 @@ impl Cli {
 
     /// Ends it in peace if it lets us, and with force if not.
     pub fn leave(mut self) {
-        self.write(protocol::control(json!({"subtype": "end_session"})));
-        match self.process.wait(LEAVE_PATIENCE) {
-            Ok(Some(_)) => {}
-            Ok(None) | Err(_) => eprintln!("Claude Code did not leave and is killed"),
+        self.request(json!({"subtype": "end_session"}));
+        if !matches!(self.process.wait(LEAVE_PATIENCE), Ok(Some(_))) {
+            eprintln!("Claude Code did not leave and is killed");
         }
     }
 }
 
-fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> io::Result<()> {
-    thread::Builder::new().name(name.into()).stack_size(STACK_BYTES).spawn(work).map(drop)
+fn spawn(work: impl FnOnce() + Send + 'static) -> io::Result<()> {
+    thread::Builder::new().name("claude".into()).stack_size(STACK_BYTES).spawn(work).map(drop)
 }
 
-/// Puts links to the chosen skills beside the group's own, and takes those to others away. The folder is the
-/// group's: sessions beside this one may do the same.
+/// Puts links to the chosen skills beside the group's own. Sessions beside this one do the same; a link to a skill
+/// that is not chosen any more leads nowhere.
 fn link_skills(chosen: &Path, folder: &Path) -> io::Result<()> {
     fs::create_dir_all(folder)?;
-    for entry in fs::read_dir(folder)? {
-        let path = entry?.path();
-        if fs::read_link(&path).is_ok_and(|target| target.parent() == Some(chosen)) && !path.exists() {
-            unless(ErrorKind::NotFound, fs::remove_file(path))?;
-        }
-    }
     for entry in fs::read_dir(chosen)? {
         let skill = entry?.path();
-        let link = folder.join(skill.file_name().unwrap_or_default());
-        unless(ErrorKind::AlreadyExists, symlink(&skill, link))?;
+        match symlink(&skill, folder.join(skill.file_name().unwrap_or_default())) {
+            Err(e) if e.kind() != ErrorKind::AlreadyExists => return Err(e),
+            _ => {}
+        }
     }
     Ok(())
-}
-
-fn unless(expected: ErrorKind, result: io::Result<()>) -> io::Result<()> {
-    result.or_else(|e| if e.kind() == expected { Ok(()) } else { Err(e) })
 }

@@ -172,11 +172,6 @@ pub fn user(uuid: &str, text: &str) -> Value {
         "client_composed": !text.starts_with('/')})
 }
 
-/// A request of ours; none of their answers is waited for.
-pub fn control(request: Value) -> Value {
-    json!({"type": "control_request", "request_id": "runner", "request": request})
-}
-
 /// The answer to a request of the CLI's.
 pub fn answer(request: &str, response: Value) -> Value {
     json!({"type": "control_response",

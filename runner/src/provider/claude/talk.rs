@@ -86,8 +86,8 @@ pub struct Talk {
 }
 
 impl Talk {
-    pub fn new(continuation: Option<String>, background: usize) -> Talk {
-        Talk { continuation, background, ..Talk::default() }
+    pub fn new(continuation: Option<String>) -> Talk {
+        Talk { continuation, ..Talk::default() }
     }
 
     pub fn apply(&mut self, line: Line, now: Timestamp) -> Vec<Step> {

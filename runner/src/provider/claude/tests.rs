@@ -20,10 +20,14 @@ fn read(text: &str) -> Vec<Line> {
     std::iter::from_fn(|| protocol::read(&mut stream).unwrap()).collect()
 }
 
+fn talk(continuation: Option<&str>) -> Talk {
+    Talk::new(continuation.map(str::to_owned))
+}
+
 /// The steps a recording leads to, in short; each text is told where it ends a turn, and silence once.
 fn replay(name: &str) -> Vec<String> {
     let text = fs::read_to_string(samples().join(name)).unwrap();
-    let mut talk = Talk::new((name == "13_resume_unknown.jsonl").then(|| "old".into()), 0);
+    let mut talk = talk((name == "13_resume_unknown.jsonl").then_some("old"));
     let mut told: Vec<String> = Vec::new();
     for line in text.lines() {
         let json: Value = serde_json::from_str(line).unwrap();
@@ -226,7 +230,7 @@ fn a_user_is_told_once_that_it_takes_long() {
 
 #[test]
 fn a_turn_of_the_clis_own_neither_ends_ours_nor_fails_it() {
-    let mut talk = Talk::new(Some("s".into()), 1);
+    let mut talk = talk(Some("s"));
     talk.asked.push(Asked { uuid: "u".into(), text: "hello".into() });
     let origin = json!({"kind": "task-notification"});
     let own = json!({"type": "result", "origin": origin, "is_error": false, "result": "the build is done"});
@@ -240,11 +244,11 @@ fn a_turn_of_the_clis_own_neither_ends_ours_nor_fails_it() {
 
 #[test]
 fn a_request_that_is_invalid_blames_the_history_where_there_is_one() {
-    let failed = |continuation: Option<String>| {
-        let mut talk = Talk::new(continuation, 0);
+    let failed = |continuation: Option<&str>| {
+        let mut talk = talk(continuation);
         steps(&mut talk, json!({"type": "assistant", "error": "invalid_request"}));
         steps(&mut talk, json!({"type": "result", "is_error": true, "result": "no"})).remove(0)
     };
-    assert!(failed(Some("s".into())).starts_with("failed StaleContinuation"));
+    assert!(failed(Some("s")).starts_with("failed StaleContinuation"));
     assert!(failed(None).starts_with("failed InvalidRequest"));
 }
