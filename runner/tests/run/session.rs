@@ -164,8 +164,10 @@ impl Session {
     fn outbound(&self) -> Option<Connection> {
         let db = Connection::open_with_flags(self.dir.outbound_db(), OpenFlags::SQLITE_OPEN_READ_ONLY).ok()?;
         db.busy_timeout(Duration::from_secs(5)).unwrap();
-        let ready: i64 = db.query_row("SELECT COUNT(*) FROM sqlite_master", [], |r| r.get(0)).unwrap();
-        (ready > 0).then_some(db)
+        let ready = db.query_row("SELECT COUNT(*) FROM sqlite_master", [], |r| r.get::<_, i64>(0));
+        // What a killed runner had begun to write is taken back by the next one.
+        let is_torn = |e: &rusqlite::Error| e.sqlite_error_code() == Some(rusqlite::ErrorCode::ReadOnly);
+        if ready.as_ref().is_err_and(is_torn) { None } else { (ready.unwrap() > 0).then_some(db) }
     }
 
     pub fn replies(&self) -> Vec<Reply> {
