@@ -104,7 +104,7 @@ impl Provider for Claude {
     }
 
     fn is_busy(&self) -> bool {
-        self.shared.slot().as_mut().is_some_and(|cli| cli.background > 0 && cli.is_alive())
+        self.shared.slot().as_mut().is_some_and(Cli::is_busy)
     }
 }
 
@@ -169,7 +169,6 @@ impl Turn {
                 Ok(cli) => cli,
                 Err(e) => return port.fail(not_started(&e)),
             };
-            self.talk.background = cli.background;
             for text in std::mem::take(&mut prompts) {
                 self.say(&cli, text);
             }
@@ -242,6 +241,8 @@ impl Turn {
     }
 
     fn obey(&mut self, cli: &Cli, port: &mut TurnPort, line: Line) -> Result<(), Ended> {
+        let limit = self.shared.launch.limit.swap(0, Ordering::SeqCst);
+        self.talk.limited_until = Some(limit).filter(|limit| *limit > 0).or(self.talk.limited_until);
         for step in self.talk.apply(line, time::now()) {
             match step {
                 Step::Emit(TurnEvent::Activity) if self.reported.is_some_and(|at| at.elapsed() < REPORT_STEP) => {}
@@ -307,7 +308,6 @@ impl Turn {
     /// Keeps the CLI for the next turn.
     fn put_back(&self, mut cli: Cli) {
         cli.conversation.continuation = self.talk.continuation.clone();
-        cli.background = self.talk.background;
         self.shared.launch.idle.store(true, Ordering::SeqCst);
         if !cli.lines.is_empty() {
             // It may have begun a turn a moment ago. If it has not, the turn that looks ends at once.

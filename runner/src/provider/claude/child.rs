@@ -6,7 +6,7 @@ use std::os::unix::fs::{DirBuilderExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ use nanoclaw_session::layout::SessionDir;
 use serde_json::{Map, Value, json};
 
 use super::protocol::{self, Line};
-use super::relay;
+use super::relay::{self, LimitedUntil};
 use crate::gateway::{Gateway, SILENCE_TIMEOUT};
 use crate::id;
 use crate::process::{self, Child};
@@ -72,6 +72,7 @@ pub struct Launch {
     /// No turn listens. A turn that the CLI begins meanwhile is announced.
     pub idle: Arc<AtomicBool>,
     pub wake: Sender<()>,
+    pub limit: LimitedUntil,
 }
 
 /// What a process works on.
@@ -89,7 +90,7 @@ pub struct Cli {
     pub input: Sender<Value>,
     pub conversation: Conversation,
     /// Tasks that go on in the background.
-    pub background: usize,
+    background: Arc<AtomicUsize>,
     process: Child,
 }
 
@@ -116,12 +117,15 @@ impl Launch {
         let given = |name: &str, value: &Option<String>| value.as_ref().map(|value| format!("--{name}={value}"));
         arguments.extend(given("model", &config.model));
         arguments.extend(given("effort", &config.effort));
+        let limit = LimitedUntil::default();
         let address = match gateway.socket() {
-            Some(socket) => relay::open(socket.to_owned()).map(|port| format!("http://127.0.0.1:{port}")),
+            Some(socket) => {
+                relay::open(socket.to_owned(), limit.clone()).map(|port| format!("http://127.0.0.1:{port}"))
+            }
             None => Ok(gateway.url("")),
         };
         let (cwd, skills) = (dir.root().join("agent"), dir.skills());
-        Launch { gateway, address, home, cwd, skills, arguments, own_servers, idle: Arc::default(), wake }
+        Launch { gateway, address, home, cwd, skills, arguments, own_servers, idle: Arc::default(), wake, limit }
     }
 
     /// Starts the CLI on a conversation.
@@ -151,16 +155,20 @@ impl Launch {
         let mut process = process::spawn(&mut command)?;
         let (input, to_write) = unbounded::<Value>();
         let (line, lines) = bounded(MAX_LINES_AHEAD);
+        let background = Arc::<AtomicUsize>::default();
         if let Some(mut stdin) = process.stdin.take() {
             // When it takes no more, it is about to end.
             spawn(move || while to_write.recv().is_ok_and(|message| writeln!(stdin, "{message}").is_ok()) {})?;
         }
         if let Some(stdout) = process.stdout.take() {
-            let (idle, wake) = (self.idle.clone(), self.wake.clone());
+            let (idle, wake, background) = (self.idle.clone(), self.wake.clone(), background.clone());
             spawn(move || {
                 let mut stdout = BufReader::new(stdout);
                 // An error is an end like any other: the process is of no use any more.
                 while let Ok(Some(read)) = protocol::read(&mut stdout) {
+                    if let Some(tasks) = read.background() {
+                        background.store(tasks, Ordering::SeqCst);
+                    }
                     let begins = read.is_init();
                     if line.send(read).is_err() {
                         return;
@@ -172,7 +180,7 @@ impl Launch {
                 }
             })?;
         }
-        let cli = Cli { lines, input, conversation, background: 0, process };
+        let cli = Cli { lines, input, conversation, background, process };
         let hook = json!([{"hookCallbackIds": ["runner"], "timeout": HOOK_TIMEOUT_SECONDS}]);
         cli.request(json!({"subtype": "initialize", "sdkMcpServers": self.own_servers,
             "hooks": {"PreToolUse": hook, "PostToolUse": hook, "PostToolUseFailure": hook}}));
@@ -194,11 +202,12 @@ impl Cli {
     /// what runs in the background, which would end with the process.
     pub fn suits(&self, wanted: &Conversation) -> bool {
         let is_same = self.conversation.continuation == wanted.continuation;
-        is_same && (self.background > 0 || self.conversation.system == wanted.system)
+        is_same && (self.background.load(Ordering::SeqCst) > 0 || self.conversation.system == wanted.system)
     }
 
-    pub fn is_alive(&mut self) -> bool {
-        matches!(self.process.wait(Duration::ZERO), Ok(None))
+    /// Whether it may begin a turn by itself.
+    pub fn is_busy(&mut self) -> bool {
+        self.background.load(Ordering::SeqCst) > 0 && matches!(self.process.wait(Duration::ZERO), Ok(None))
     }
 
     /// How it ended, in words.

@@ -117,6 +117,11 @@ impl Line {
         self.kind == "system" && self.subtype.as_deref() == Some("init")
     }
 
+    /// How many tasks go on in the background, when that changes.
+    pub fn background(&self) -> Option<usize> {
+        (self.kind == "system").then_some(self.tasks.as_ref()?.len())
+    }
+
     /// Whether anybody wants to know. The rest may come at any time, also between two turns.
     fn matters(&self) -> bool {
         const SYSTEM: [&str; 4] = ["init", "status", "api_retry", "background_tasks_changed"];

@@ -73,12 +73,11 @@ pub struct Talk {
     pub texts: Vec<String>,
     /// The CLI is in a turn.
     pub active: bool,
-    /// Tasks that go on in the background.
-    pub background: usize,
     session: Option<String>,
     /// Calls that run.
     calls: Vec<String>,
-    limited_until: Option<Timestamp>,
+    /// When a limit is renewed that is used up. seconds since 1970
+    pub limited_until: Option<i64>,
     /// Why there was no answer, in the CLI's word.
     fault: Option<String>,
     /// The user was told that it takes long.
@@ -119,13 +118,9 @@ impl Talk {
                 }
                 steps
             }
-            ("system", Some("background_tasks_changed")) => {
-                self.background = line.tasks.map_or(0, |tasks| tasks.len());
-                Vec::new()
-            }
             ("rate_limit_event", _) => {
                 let limit = line.rate_limit_info.filter(|limit| limit.status.as_deref() == Some("rejected"));
-                self.limited_until = limit.and_then(|limit| Timestamp::from_second(limit.resets_at?).ok());
+                self.limited_until = limit.and_then(|limit| limit.resets_at);
                 Vec::new()
             }
             ("control_request", _) => match (line.request, line.request_id) {
@@ -208,7 +203,8 @@ impl Talk {
         if text.contains("No conversation found") || text.contains("--resume requires") {
             return failed(ErrorClass::StaleContinuation, "I lost our conversation.".into());
         }
-        let class = match (line.terminal_reason.as_deref(), fault, self.limited_until) {
+        let reset = self.limited_until.and_then(|reset| Timestamp::from_second(reset).ok());
+        let class = match (line.terminal_reason.as_deref(), fault, reset) {
             (Some("prompt_too_long" | "blocking_limit"), ..) | (_, Some("invalid_request"), _) => {
                 // Perhaps because of what was said before.
                 if self.continuation.is_some() { ErrorClass::StaleContinuation } else { ErrorClass::InvalidRequest }
