@@ -47,6 +47,12 @@ if ! [ -x "$cli" ]; then
     fi
     get_cli
 fi
+skip=()
+docker=$(setting DOCKER docker)
+if ! "$docker" image inspect nanoclaw-agent:latest >/dev/null 2>&1; then
+    say "no image nanoclaw-agent:latest ('make image' builds it): without the test in a container"
+    skip=(--skip in_a_container)
+fi
 say "testing with Claude Code $("$cli" --version)"
 # Each test runs a CLI of some 200 MB.
-NANOCLAW_CLAUDE_CLI=$cli cargo test --locked -p nanoclaw-runner --test claude -- --include-ignored --test-threads=2 "$@"
+NANOCLAW_CLAUDE_CLI=$cli cargo test --locked -p nanoclaw-runner --test claude -- --include-ignored --test-threads=2 "${skip[@]}" "$@"

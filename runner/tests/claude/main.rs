@@ -9,7 +9,7 @@ mod session;
 
 use std::fs::{self, File};
 use std::io::Write;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -131,6 +131,50 @@ fn gone(pid: Pid) {
     let ended =
         rustix::event::poll(&mut [rustix::event::PollFd::new(&pidfd, rustix::event::PollFlags::IN)], Some(&timeout));
     assert_eq!(ended.unwrap(), 1, "{pid:?} lives");
+}
+
+/// A container like the host's: without a network, capabilities or a root that can be written to.
+struct Container(String);
+
+impl Container {
+    #[allow(clippy::disallowed_methods)] // the real engine is what is tested
+    fn start(world: &World) -> Container {
+        let name = format!("nanoclaw-claude-test-{}", std::process::id());
+        let at = |path: &str| world.session.path(path).display().to_string();
+        fs::create_dir(at("home/.claude")).unwrap();
+        let open = |path: String| fs::set_permissions(path, fs::Permissions::from_mode(0o777)).unwrap();
+        let root = world.session.dir.root().display().to_string();
+        [at(""), at("home/.claude"), at("gateway.sock")].into_iter().for_each(open);
+        ["/out", "/out/state", "/out/outbox", "/agent"].iter().for_each(|folder| open(format!("{root}{folder}")));
+        let cli = fs::canonicalize(at("bin/claude")).unwrap().display().to_string();
+        let runner = env!("CARGO_BIN_EXE_nanoclaw-runner").to_owned();
+        let mounts = [
+            (root.clone(), "/workspace", ",readonly"),
+            (format!("{root}/out"), "/workspace/out", ""),
+            (format!("{root}/agent"), "/workspace/agent", ""),
+            (at("home/.claude"), "/home/agent/.claude", ""),
+            (at("gateway.sock"), "/run/nanoclaw/gateway.sock", ""),
+            (runner, "/app/nanoclaw-runner", ",readonly"),
+            (cli, "/usr/local/bin/claude", ",readonly"),
+        ];
+        let mounts = mounts.map(|(from, to, mode)| format!("--mount=type=bind,source={from},target={to}{mode}"));
+        let flags = "run --detach --init --user=70707:70707 --cap-drop=ALL --security-opt=no-new-privileges --read-only \
+                     --pids-limit=512 --memory=512m --network=none --tmpfs=/tmp --tmpfs=/home/agent:mode=1777 \
+                     --env=NANOCLAW_GATEWAY_TOKEN=token-1 --workdir=/workspace/agent --entrypoint=/app/nanoclaw-runner";
+        let mut docker = std::process::Command::new("docker");
+        docker.args(flags.split_whitespace()).arg(format!("--name={name}")).args(mounts);
+        let started = docker.args(["nanoclaw-agent:latest", "run"]).output().unwrap();
+        assert!(started.status.success(), "{}", String::from_utf8_lossy(&started.stderr));
+        Container(name)
+    }
+}
+
+impl Drop for Container {
+    #[allow(clippy::disallowed_methods)] // the real engine is what is tested
+    fn drop(&mut self) {
+        let removed = std::process::Command::new("docker").args(["rm", "--force", &self.0]).output();
+        assert!(removed.is_ok_and(|removed| removed.status.success()) || std::thread::panicking());
+    }
 }
 
 /// Everything the model is told with this request, as it is.
@@ -425,4 +469,18 @@ fn the_chosen_skills_are_the_clis_too() {
     let _runner = world.start();
     world.answered("m1", "hello");
     assert!(world.api.request().body.to_string().contains("how to sing in tune"));
+}
+
+#[test]
+#[ignore = "needs the Claude Code CLI, Docker and the image: make test-claude"]
+fn it_works_in_a_container_that_has_no_network() {
+    let world = World::with_cli();
+    let _container = Container::start(&world);
+    let input = json!({"command": "echo $HOME; echo written >file; id -u", "description": "Look"});
+    world.api.script(Script::Call { name: "Bash", input });
+    world.answered("m1", "do it");
+    world.api.request();
+    assert!(whole(&world.api.request()).contains("/home/agent\\n70707"));
+    assert_eq!(fs::read_to_string(world.session.dir.root().join("agent/file")).unwrap(), "written\n");
+    assert!(fs::read_dir(world.session.path("home/.claude/projects")).unwrap().next().is_some());
 }
