@@ -98,6 +98,8 @@ pub struct Agent {
     provider: Box<dyn Provider>,
     /// The provider's word that it has begun a turn by itself.
     wakes: Receiver<()>,
+    /// It has begun one that is not heard yet.
+    woken: bool,
     outside: Receiver<Outside>,
     work: Work,
     poll: Poll,
@@ -132,6 +134,7 @@ impl Agent {
             zone,
             outbound,
             wakes: provider.wakes(),
+            woken: false,
             provider,
             outside,
             work: Work::Idle,
@@ -166,7 +169,10 @@ impl Agent {
                         return Ok(());
                     }
                 }
-                Event::Woken => self.listen()?,
+                Event::Woken => {
+                    self.woken = true;
+                    self.look()?;
+                }
                 Event::Terminate => {
                     eprintln!("Runner leaves reason=signal");
                     return Ok(());
@@ -236,8 +242,13 @@ impl Agent {
         for (id, control) in seen.controls {
             self.obey(&id, control)?;
         }
+        let was_woken = std::mem::take(&mut self.woken);
         if seen.rows.is_empty() {
-            return Ok(());
+            return match self.work {
+                // What the provider has to say answers no row.
+                Work::Idle if was_woken => self.start_turn(Share::new(&[], String::new()), seen.destinations),
+                _ => Ok(()),
+            };
         }
         let text = format::batch(&seen.rows, &seen.destinations, &self.zone, self.dir.root());
         let share = Share::new(&seen.rows, text);
@@ -276,7 +287,8 @@ impl Agent {
         for row in batch::select(&pending, max, self.poll, gate) {
             rows.extend(view.message(&row.id)?);
         }
-        let destinations = if rows.is_empty() { Destinations::default() } else { read_destinations(view)? };
+        let destinations =
+            if rows.is_empty() && !self.woken { Destinations::default() } else { read_destinations(view)? };
         let (max_seq, next_due) = (view.max_seq()?, view.next_due(now)?);
         Ok(Seen { max_seq, next_due, controls, rows, destinations: Arc::new(destinations) })
     }
@@ -292,13 +304,6 @@ impl Agent {
         let handle = self.ask(share.prompt.clone(), &destinations, continuation)?;
         self.work = Work::Turn(Box::new(Turn::new(handle, share, destinations)));
         Ok(())
-    }
-
-    /// Hears out a turn that the provider has begun by itself: it answers no row.
-    fn listen(&mut self) -> Result<()> {
-        let destinations = Arc::new(look(&self.dir, read_destinations).context("read the destinations")?);
-        let nothing = Share { claims: Vec::new(), prompt: Prompt::default() };
-        self.start_turn(nothing, destinations)
     }
 
     fn ask(&self, prompt: Prompt, destinations: &Destinations, continuation: Option<String>) -> Result<TurnHandle> {

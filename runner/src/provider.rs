@@ -169,7 +169,7 @@ pub fn named(config: &ContainerConfig, dir: &SessionDir, gateway: Gateway) -> Bo
             let home = std::env::var_os("HOME").unwrap_or_else(|| "/home/agent".into());
             Box::new(claude::Claude::new(config, dir, gateway, home.into(), None))
         }
-        _ => Box::new(missing::Missing::new(&config.provider, &[demo::NAME, anthropic::NAME])),
+        _ => Box::new(missing::Missing::new(&config.provider, &[demo::NAME, anthropic::NAME, claude::NAME])),
     }
 }
 

@@ -4,6 +4,8 @@
 //! which resumes. A turn ends when everything that was said to the CLI in it is answered. A turn that the CLI begins
 //! by itself, because a background task has ended, wakes the agent, which then starts one with an empty prompt.
 //!
+//! Pictures and PDFs are named in the prompt: the CLI looks at them with a tool of its own.
+//!
 //! The CLI's history is its own, under `$HOME/.claude`; the continuation is its session's id.
 
 mod child;
