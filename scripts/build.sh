@@ -21,7 +21,8 @@ relocations=
 if printf '2.36\n%s\n' "$(getconf GNU_LIBC_VERSION | cut -d' ' -f2)" | sort --version-sort --check=quiet; then
     relocations="-C link-arg=-Wl,-z,pack-relative-relocs"
 fi
-RUSTFLAGS="$RUSTFLAGS $relocations" cargo build --release --locked --package nanoclaw
+export RUSTFLAGS="$RUSTFLAGS $relocations"
+cargo build --release --locked --package nanoclaw
 say "building the runner, static"
 # Static, for it is mounted into any image. With an explicit --target, cargo keeps these flags off build scripts.
 RUSTFLAGS="${RUSTFLAGS-} -C target-feature=+crt-static" \

@@ -17,6 +17,7 @@ mod groups;
 mod members;
 mod roles;
 mod sessions;
+mod usage;
 mod users;
 mod wirings;
 
@@ -60,6 +61,8 @@ pub enum Command {
     Sessions(Resource<Verb<Session>>),
     /// Dropped messages: who was not heard, and why
     Dropped(Resource<Verb<DroppedSender>>),
+    /// Usage: what models have taken, by day, agent and model
+    Usage(Resource<usage::Verb>),
 }
 
 /// A resource's command line. Without a verb it lists.
@@ -93,6 +96,7 @@ pub fn run(home: &Home, store: Store, command: Command, out: &mut dyn Write) -> 
         Command::Destinations(resource) => admin.answer(resource, out),
         Command::Sessions(resource) => admin.answer(resource, out),
         Command::Dropped(resource) => admin.answer(resource, out),
+        Command::Usage(resource) => admin.answer(resource, out),
     }
 }
 

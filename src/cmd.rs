@@ -18,11 +18,14 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use clap::{Args, Parser, Subcommand};
+use rustix::fs::{Access, access};
 use serde::Serialize;
 
 use crate::admin;
 use crate::home::Home;
 use crate::store::{Store, StoreError};
+
+pub use crate::process::{BrokenPipe, on_broken_pipe};
 
 /// Something failed.
 pub const FAILURE: u8 = 1;
@@ -221,6 +224,9 @@ pub fn main(args: impl IntoIterator<Item = OsString>, out: &mut dyn Write) -> Re
         }
     };
     let home = Home::locate(cli.home.as_deref())?;
+    if matches!(cli.command, Command::Run(_) | Command::Sweep(_) | Command::Chat(_)) {
+        on_broken_pipe(BrokenPipe::IsAnError);
+    }
     match cli.command {
         Command::Run(args) => run::run(home, &args),
         Command::Sweep(args) => run::sweep(home, &args),
@@ -245,7 +251,10 @@ fn open_store(home: &Home) -> Result<Store> {
                 home.root().display()
             )
         }
-        other => other.with_context(|| format!("cannot open {}", home.store().display())),
+        other => other.with_context(|| match access(home.data(), Access::WRITE_OK) {
+            Ok(()) => format!("cannot open {}", home.store().display()),
+            Err(e) => format!("{} cannot be written ({e}), which is needed for reading, too", home.data().display()),
+        }),
     }
 }
 

@@ -16,6 +16,14 @@ use crate::home::Home;
 
 /// Where the Messages API is, when nothing else is said.
 const DEFAULT_ANTHROPIC_BASE_URL: &str = "https://api.anthropic.com";
+/// Where the chat-completions API is, when nothing else is said.
+const DEFAULT_OPENAI_BASE_URL: &str = "https://api.openai.com/v1";
+/// Secrets the Messages API may be asked with. The first that is set counts, as for the Claude Code CLI.
+const ANTHROPIC_CREDENTIALS: [(&str, Scheme); 3] = [
+    ("ANTHROPIC_AUTH_TOKEN", Scheme::Bearer),
+    ("ANTHROPIC_API_KEY", Scheme::ApiKey),
+    ("CLAUDE_CODE_OAUTH_TOKEN", Scheme::OAuth),
+];
 
 /// Everything a user can set, checked.
 #[derive(Debug, Clone)]
@@ -69,18 +77,58 @@ pub struct ContainerSettings {
     pub shared: PathBuf,
 }
 
-/// Where model traffic goes and with which key. The key leaves this struct only into a request
-/// header.
-#[derive(Clone)]
+/// Where model traffic goes.
+#[derive(Debug, Clone)]
 pub struct GatewaySettings {
-    pub anthropic_base_url: String,
-    pub anthropic_api_key: Option<String>,
+    /// The Messages API; paths begin with `/v1/`.
+    pub anthropic: Upstream,
+    /// A chat-completions API; its version belongs to the address.
+    pub openai: Upstream,
 }
 
-impl std::fmt::Debug for GatewaySettings {
+/// A model's API: its address without a `/` at the end, and what it is asked with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Upstream {
+    pub base_url: String,
+    pub credential: Option<Credential>,
+}
+
+/// A secret. It leaves this struct only into a request header.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Credential {
+    /// Where it comes from.
+    pub setting: &'static str,
+    pub scheme: Scheme,
+    pub secret: String,
+}
+
+/// How a secret goes into a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scheme {
+    /// `x-api-key`
+    ApiKey,
+    /// `Authorization: Bearer`
+    Bearer,
+    /// The same, and the beta that lets the Messages API take a subscription's token.
+    OAuth,
+}
+
+impl std::fmt::Debug for Credential {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let key = if self.anthropic_api_key.is_some() { "set" } else { "absent" };
-        write!(f, "GatewaySettings {{ anthropic_base_url: {:?}, anthropic_api_key: {key} }}", self.anthropic_base_url)
+        write!(f, "Credential({})", self.setting)
+    }
+}
+
+impl GatewaySettings {
+    /// What must be set before this provider can reach its model; `None` when nothing is missing.
+    pub fn missing(&self, provider: &str) -> Option<&'static str> {
+        let Upstream { base_url, credential } = if provider == "openai" { &self.openai } else { &self.anthropic };
+        match (provider, credential) {
+            ("anthropic" | "claude", None) => Some("ANTHROPIC_API_KEY"),
+            // A server of one's own may need none.
+            ("openai", None) if base_url == DEFAULT_OPENAI_BASE_URL => Some("OPENAI_API_KEY or OPENAI_BASE_URL"),
+            _ => None,
+        }
     }
 }
 
@@ -102,6 +150,30 @@ impl Raw {
         match text.trim().parse() {
             Ok(n) if allowed.contains(&n) => Ok(n),
             _ => bail!("{name}={text:?}: allowed is a number from {} to {}", allowed.start(), allowed.end()),
+        }
+    }
+
+    /// The first of some secrets that is set.
+    fn credential(&self, kinds: &[(&'static str, Scheme)]) -> Result<Option<Credential>> {
+        let found = kinds.iter().find_map(|(setting, scheme)| Some((*setting, *scheme, self.get(setting)?)));
+        let Some((setting, scheme, secret)) = found else { return Ok(None) };
+        let secret = secret.trim().to_owned();
+        if !secret.bytes().all(|b| b.is_ascii_graphic()) {
+            bail!("{setting}: it has a blank or a character that no key has");
+        }
+        Ok(Some(Credential { setting, scheme, secret }))
+    }
+
+    /// An API's address, without a `/` at its end.
+    fn base_url(&self, name: &str, default: &str) -> Result<String> {
+        let url = self.get(name).unwrap_or_else(|| default.to_owned());
+        let url = url.trim().trim_end_matches('/');
+        let place = url.strip_prefix("http://").or_else(|| url.strip_prefix("https://"));
+        // It is shown in logs: no password.
+        match place {
+            Some(place) if !place.contains(['@', '?', '#', ' ']) && !place.is_empty() => Ok(url.to_owned()),
+            Some(_) => bail!("{name}: allowed is an address with neither a user, a query nor a blank"),
+            None => bail!("{name}={url:?}: allowed is an http:// or https:// address"),
         }
     }
 }
@@ -131,27 +203,38 @@ impl Settings {
             ("DOCKER", containers.docker == new.containers.docker),
             ("NANOCLAW_RUNNER", containers.runner == new.containers.runner),
             ("NANOCLAW_SHARED", containers.shared == new.containers.shared),
-            ("ANTHROPIC_BASE_URL", gateway.anthropic_base_url == new.gateway.anthropic_base_url),
-            ("ANTHROPIC_API_KEY", gateway.anthropic_api_key == new.gateway.anthropic_api_key),
+            ("ANTHROPIC_BASE_URL", gateway.anthropic.base_url == new.gateway.anthropic.base_url),
+            ("OPENAI_BASE_URL", gateway.openai.base_url == new.gateway.openai.base_url),
         ];
-        let changed = same.into_iter().filter(|(_, same)| !same).map(|(name, _)| name).collect();
+        let mut changed: Vec<_> = same.into_iter().filter(|(_, same)| !same).map(|(name, _)| name).collect();
+        let upstreams = |g: &GatewaySettings| [g.anthropic.credential.clone(), g.openai.credential.clone()];
+        for (old, new) in upstreams(gateway).into_iter().zip(upstreams(&new.gateway)).filter(|(old, new)| old != new) {
+            changed.extend(new.or(old).map(|credential| credential.setting));
+        }
         let ContainerSettings { docker, runner, shared, .. } = containers.clone();
         let containers = ContainerSettings { docker, runner, shared, ..new.containers };
         (Settings { log: new.log, containers, ..self.clone() }, changed)
     }
 
     fn from_raw(raw: &Raw) -> Result<Settings> {
-        let key = raw.get("ANTHROPIC_API_KEY");
+        let mut openai = raw.base_url("OPENAI_BASE_URL", DEFAULT_OPENAI_BASE_URL)?;
+        if openai.matches('/').count() == 2 {
+            openai.push_str("/v1"); // a bare server, such as Ollama's
+        }
+        let gateway = GatewaySettings {
+            anthropic: Upstream {
+                base_url: raw.base_url("ANTHROPIC_BASE_URL", DEFAULT_ANTHROPIC_BASE_URL)?,
+                credential: raw.credential(&ANTHROPIC_CREDENTIALS)?,
+            },
+            openai: Upstream { base_url: openai, credential: raw.credential(&[("OPENAI_API_KEY", Scheme::Bearer)])? },
+        };
         let provider = match raw.get("NANOCLAW_PROVIDER") {
-            None if key.is_some() => "anthropic".to_owned(),
-            None => "demo".to_owned(),
+            None => {
+                ["anthropic", "openai"].into_iter().find(|p| gateway.missing(p).is_none()).unwrap_or("demo").to_owned()
+            }
             Some(name) if PROVIDERS.contains(&name.as_str()) => name,
             Some(name) => bail!("NANOCLAW_PROVIDER={name:?}: allowed is one of {}", PROVIDERS.join(", ")),
         };
-        let base_url = raw.get("ANTHROPIC_BASE_URL").unwrap_or_else(|| DEFAULT_ANTHROPIC_BASE_URL.to_owned());
-        if !(base_url.starts_with("http://") || base_url.starts_with("https://")) {
-            bail!("ANTHROPIC_BASE_URL={base_url:?}: allowed is an http:// or https:// address");
-        }
         let memory = raw.get("CONTAINER_MEMORY").unwrap_or_else(|| "512m".to_owned());
         if parse_memory(&memory).is_none() {
             bail!("CONTAINER_MEMORY={memory:?}: allowed is a number with k, m or g, at least 32m, such as 512m");
@@ -175,16 +258,13 @@ impl Settings {
                 runner: find_file(raw, "NANOCLAW_RUNNER", &["nanoclaw-runner", "../libexec/nanoclaw/nanoclaw-runner"])?,
                 shared: find_file(raw, "NANOCLAW_SHARED", &["../share/nanoclaw", "../../container"])?,
             },
-            gateway: GatewaySettings {
-                anthropic_base_url: base_url.trim_end_matches('/').to_owned(),
-                anthropic_api_key: key,
-            },
+            gateway,
         })
     }
 }
 
 /// Providers the runner has.
-pub const PROVIDERS: [&str; 2] = ["anthropic", "demo"];
+pub const PROVIDERS: [&str; 4] = ["anthropic", "openai", "claude", "demo"];
 
 /// Reads `NAME=value` lines: blank lines and `#` comments are skipped, `export ` is allowed, and
 /// a value may be quoted.
@@ -287,8 +367,45 @@ mod tests {
         assert_eq!(load("").unwrap().agents.provider, "demo");
         let with_key = load("export ANTHROPIC_API_KEY='sk-1'  \n# NANOCLAW_PROVIDER=demo\n").unwrap();
         assert_eq!(with_key.agents.provider, "anthropic");
-        assert_eq!(with_key.gateway.anthropic_api_key.as_deref(), Some("sk-1"));
+        assert_eq!(with_key.gateway.anthropic.credential.unwrap().secret, "sk-1");
         assert_eq!(load("ANTHROPIC_API_KEY=x\nNANOCLAW_PROVIDER=demo").unwrap().agents.provider, "demo");
+        for (line, provider) in [
+            ("ANTHROPIC_AUTH_TOKEN=t", "anthropic"),
+            ("CLAUDE_CODE_OAUTH_TOKEN=t", "anthropic"),
+            ("OPENAI_API_KEY=k", "openai"),
+            ("OPENAI_BASE_URL=http://192.168.1.2:11434", "openai"),
+            ("OPENAI_API_KEY=k\nANTHROPIC_API_KEY=k", "anthropic"),
+            ("ANTHROPIC_BASE_URL=http://proxy", "demo"),
+        ] {
+            assert_eq!(load(line).unwrap().agents.provider, provider, "{line}");
+        }
+    }
+
+    #[test]
+    fn of_several_credentials_one_counts_and_blanks_around_it_do_not() {
+        let credential = |file: &str| load(file).unwrap().gateway.anthropic.credential.unwrap();
+        let both = credential("ANTHROPIC_API_KEY=k\nCLAUDE_CODE_OAUTH_TOKEN=o\nANTHROPIC_AUTH_TOKEN=' t '");
+        assert_eq!((both.setting, both.scheme, both.secret.as_str()), ("ANTHROPIC_AUTH_TOKEN", Scheme::Bearer, "t"));
+        assert_eq!(credential("ANTHROPIC_API_KEY=k\nCLAUDE_CODE_OAUTH_TOKEN=o").scheme, Scheme::ApiKey);
+        assert_eq!(credential("CLAUDE_CODE_OAUTH_TOKEN=o").scheme, Scheme::OAuth);
+        let error = load("OPENAI_API_KEY='sk two'").unwrap_err().to_string();
+        assert!(error.contains("OPENAI_API_KEY") && !error.contains("sk two"), "{error}");
+    }
+
+    #[test]
+    fn a_chat_completions_server_is_named_with_its_version_or_without() {
+        for (given, base) in [
+            ("", "https://api.openai.com/v1"),
+            ("http://127.0.0.1:8080", "http://127.0.0.1:8080/v1"),
+            ("http://localhost:11434/", "http://localhost:11434/v1"),
+            ("http://localhost:11434/v1/", "http://localhost:11434/v1"),
+            ("https://openrouter.ai/api/v1", "https://openrouter.ai/api/v1"),
+            ("https://example.com/v1beta/openai/", "https://example.com/v1beta/openai"),
+        ] {
+            assert_eq!(load(&format!("OPENAI_BASE_URL={given}")).unwrap().gateway.openai.base_url, base);
+        }
+        let error = load("OPENAI_BASE_URL=http://me:secret@host").unwrap_err().to_string();
+        assert!(error.contains("OPENAI_BASE_URL") && !error.contains("secret"), "{error}");
     }
 
     #[test]
@@ -298,10 +415,11 @@ mod tests {
             ("CONTAINER_IDLE_SECONDS=soon", "from 1 to 86400"),
             ("CONTAINER_MEMORY=512", "such as 512m"),
             ("CONTAINER_MEMORY=1m", "at least 32m"),
-            ("NANOCLAW_PROVIDER=gpt", "anthropic, demo"),
+            ("NANOCLAW_PROVIDER=gpt", "anthropic, openai, claude, demo"),
             ("NANOCLAW_LOG=loud", "debug"),
             ("TZ=Mars/Olympus", "Europe/Berlin"),
             ("ANTHROPIC_BASE_URL=api.example.com", "https://"),
+            ("OPENAI_BASE_URL=localhost:11434", "https://"),
         ] {
             let (name, value) = line.split_once('=').unwrap();
             let error = load(line).unwrap_err().to_string();
@@ -321,7 +439,7 @@ mod tests {
         let ContainerSettings { docker, image, max_concurrent, memory, idle, .. } = after.containers;
         assert_eq!((docker.as_str(), image.as_str(), memory.as_str()), ("docker", "other", "1g"));
         assert_eq!((max_concurrent, idle.as_secs(), after.log.level), (9, 7, LevelFilter::Debug));
-        assert_eq!((after.agents.timezone.as_str(), after.gateway.anthropic_api_key), ("UTC", None));
+        assert_eq!((after.agents.timezone.as_str(), after.gateway.anthropic.credential), ("UTC", None));
     }
 
     #[test]
@@ -331,9 +449,14 @@ mod tests {
     }
 
     #[test]
-    fn the_key_is_not_in_debug_output() {
-        let settings = load("ANTHROPIC_API_KEY=sk-very-secret").unwrap();
-        assert!(!format!("{settings:?}").contains("sk-very-secret"));
+    fn no_secret_is_in_debug_output_and_children_inherit_none() {
+        let names = ANTHROPIC_CREDENTIALS.iter().map(|(name, _)| *name).chain(["OPENAI_API_KEY"]);
+        for name in names {
+            let settings = load(&format!("{name}=sk-very-secret")).unwrap();
+            let debug = format!("{settings:?}");
+            assert!(debug.contains(name) && !debug.contains("sk-very-secret"), "{debug}");
+            assert!(crate::process::SECRETS.contains(&name), "{name}");
+        }
     }
 
     #[test]

@@ -44,7 +44,7 @@ use crate::setup;
 use crate::store::Store;
 use crate::sweep::clock::{self, Clock};
 use crate::sweep::{self, Leftovers, OnStop, Sweep};
-use crate::thread::{Actor, spawn_actor};
+use crate::thread::{Actor, spawn_actor, tell};
 use crate::time::Now;
 use crate::watch::{Watcher, watcher};
 
@@ -288,8 +288,7 @@ impl Daemon {
                 let (settings, left) = self.settings.reloaded(new);
                 self.settings = Arc::new(settings);
                 crate::log::set(self.settings.log);
-                // Gone means that it ended early, which the main loop hears of.
-                let _ = self.sweep.send(sweep::Event::Settings(Arc::clone(&self.settings)));
+                tell(&self.sweep, sweep::Event::Settings(Arc::clone(&self.settings)));
                 log::info!("Settings were read again");
                 for name in left {
                     log::warn!("A changed setting wants a restart setting={name}");

@@ -21,7 +21,7 @@ mod session;
 mod tests;
 mod typing;
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -41,7 +41,7 @@ use crate::store::Store;
 use crate::sweep;
 use crate::thread;
 use crate::time::Now;
-use queue::{Conversations, Job};
+use queue::{Conversations, Job, Tries};
 use session::{Books, Finished, FoundRow, Life};
 use typing::Typing;
 
@@ -132,8 +132,8 @@ struct Actor {
     later: Vec<(Timestamp, String, FoundRow)>,
     /// The stamps of the sessions in which nothing is left to do.
     settled: HashMap<String, String>,
-    /// Host messages that are queued.
-    host_queued: HashSet<String>,
+    /// The host's messages up to here are queued, or done with.
+    host_read_to: i64,
     /// Told to the sweep as soon as it has room.
     for_sweep: VecDeque<sweep::Event>,
     next_poll: Instant,
@@ -172,7 +172,7 @@ impl Actor {
             typing: Typing::default(),
             later: Vec::new(),
             settled: HashMap::new(),
-            host_queued: HashSet::new(),
+            host_read_to: 0,
             for_sweep: VecDeque::new(),
             next_poll: now.instant + FALLBACK_POLL,
             trim_at: Some(now.instant + QUIET),
@@ -287,7 +287,7 @@ impl Actor {
             Event::Handled { chat, message_ids } => {
                 self.take_host_messages();
                 let source = Source::TurnEnd { message_ids, result: TurnResult::Completed };
-                self.conversations.push(chat, Job { source, attempts: 0 }, None);
+                self.conversations.push(chat, Job { source, tries: Tries::default() }, None);
             }
             Event::Barrier(_) | Event::Stop { .. } => {}
         }

@@ -2,8 +2,8 @@
 //! messages.
 //!
 //! A container asks with its session's token; the gateway puts the real key in its place and
-//! passes the request on, and the answer back as it comes, unbuffered. The key never enters a
-//! container, an argument list or a log line.
+//! passes the request on to the model's API, Anthropic's or one of OpenAI's kind, and the answer
+//! back as it comes, unbuffered. The key never enters a container, an argument list or a log line.
 //!
 //! Why it is a Unix socket, in a folder that is mounted: docs/ARCHITECTURE.md, "Decisions of ours".
 //!
@@ -21,7 +21,7 @@ use anyhow::Result;
 use serde_json::json;
 
 use crate::channel::Stop;
-use crate::config::GatewaySettings;
+use crate::config::{Credential, GatewaySettings, Scheme};
 use crate::home::listen;
 use crate::store::Store;
 use crate::thread::{self, spawn_worker};
@@ -39,9 +39,9 @@ const REQUEST_DEADLINE: Duration = Duration::from_secs(120);
 const FIRST_BYTE_DEADLINE: Duration = Duration::from_secs(15 * 60);
 /// How long a whole answer may take.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(60 * 60);
-/// What is reached through here, to the letter: a path that only begins like this could be
-/// normalised into another one, with the owner's key.
-const ALLOWED_PATHS: [&str; 2] = ["/v1/messages", "/v1/messages/count_tokens"];
+/// The beta under which the Messages API takes a subscription's token.
+/// Source: the Claude Code CLI's own requests.
+const OAUTH_BETA: &str = "oauth-2025-04-20";
 
 /// The listener's state.
 pub struct Gateway {
@@ -130,11 +130,13 @@ impl Shared {
             let session_id = match self.session_of(&request) {
                 Ok(Some(session_id)) => session_id,
                 Ok(None) => {
-                    return refuse(&mut stream, 401, "authentication_error", "this session's token is not known");
+                    let why = "this session's token is not known";
+                    return refuse(&mut stream, &request, 401, "authentication_error", why);
                 }
                 Err(e) => {
                     log::error!("The gateway could not check a token error={e}");
-                    return refuse(&mut stream, 503, "api_error", "the gateway could not check the session's token");
+                    let why = "the gateway could not check the session's token";
+                    return refuse(&mut stream, &request, 503, "api_error", why);
                 }
             };
             http::read_body(&mut stream, &mut buffer, &mut request)?;
@@ -144,19 +146,17 @@ impl Shared {
     }
 
     fn answer(&self, session_id: &str, request: &Request, stream: &mut UnixStream) -> io::Result<()> {
-        let path = request.path.split('?').next().unwrap_or_default();
-        if request.method != "POST" || !ALLOWED_PATHS.contains(&path) {
-            return refuse(stream, 404, "not_found_error", "the gateway passes on POST /v1/messages only");
-        }
-        let Some(key) = &self.settings.anthropic_api_key else {
-            let why = "no model key is set: put ANTHROPIC_API_KEY into .env and restart nanoclaw";
-            return refuse(stream, 401, "authentication_error", why);
+        let Some(Route { provider, url, credential }) = self.route(request) else {
+            let why = "the gateway passes on POST /v1/messages and /v1/chat/completions only";
+            return refuse(stream, request, 404, "not_found_error", why);
         };
-        let url = format!("{}{}", self.settings.anthropic_base_url, request.path);
-        let mut onward = self.agent.post(&url).header("x-api-key", key);
-        for (name, value) in request.headers.iter().filter(|(name, _)| passes_on(name)) {
-            onward = onward.header(name, value);
+        if let Some(missing) = self.settings.missing(provider) {
+            let why = format!("no model key is set: put {missing} into .env and restart nanoclaw");
+            return refuse(stream, request, 401, "authentication_error", &why);
         }
+        let headers = onward_headers(request, credential);
+        let onward =
+            headers.into_iter().fold(self.agent.post(&url), |onward, (name, value)| onward.header(name, value));
         match onward.send(&request.body[..]) {
             Ok(response) => {
                 log::debug!("Model request session={session_id} status={}", response.status().as_u16());
@@ -164,23 +164,61 @@ impl Shared {
             }
             Err(e) => {
                 log::warn!("The model could not be reached session={session_id} error={e}");
-                refuse(stream, 502, "api_error", &format!("the model could not be reached: {e}"))
+                refuse(stream, request, 502, "api_error", &format!("the model could not be reached: {e}"))
             }
         }
     }
 
+    /// Where a request goes. To the letter: a path that only begins like one of these could be
+    /// normalised into another one, with the owner's key.
+    fn route(&self, request: &Request) -> Option<Route<'_>> {
+        let GatewaySettings { anthropic, openai } = &self.settings;
+        let path = request.path.as_str();
+        let (provider, upstream, path) = match path.strip_suffix("?beta=true").unwrap_or(path) {
+            "/v1/messages" | "/v1/messages/count_tokens" => ("anthropic", anthropic, path),
+            "/v1/chat/completions" => ("openai", openai, "/chat/completions"),
+            _ => return None,
+        };
+        let url = format!("{}{path}", upstream.base_url);
+        (request.method == "POST").then_some(Route { provider, url, credential: upstream.credential.as_ref() })
+    }
+
     fn session_of(&self, request: &Request) -> crate::store::Result<Option<String>> {
         let bearer = request.header("authorization").and_then(|v| v.strip_prefix("Bearer "));
-        let Some(token) = request.header("x-api-key").or(bearer) else { return Ok(None) };
+        let key = request.header("x-api-key").filter(|key| !key.is_empty());
+        let Some(token) = key.or(bearer) else { return Ok(None) };
         let store = Store::open_read_only(&self.store)?;
         Ok(store.find_gateway_token(token)?.map(|found| found.session_id))
     }
 }
 
-/// Request headers that mean something to the model's API. Everything else, the token above all,
-/// stays here.
-fn passes_on(name: &str) -> bool {
-    matches!(name, "content-type" | "accept" | "user-agent") || name.starts_with("anthropic-")
+/// Where a request goes, and what with.
+struct Route<'g> {
+    provider: &'static str,
+    url: String,
+    credential: Option<&'g Credential>,
+}
+
+/// The headers of a request that mean something to the model's API, and the credential. Everything
+/// else, the token above all, stays here.
+fn onward_headers(request: &Request, credential: Option<&Credential>) -> Vec<(String, String)> {
+    let passes_on = |name: &str| {
+        matches!(name, "content-type" | "accept" | "user-agent" | "x-app") || name.starts_with("anthropic-")
+    };
+    let passing = request.headers.iter().filter(|(name, _)| passes_on(name)).cloned();
+    let (own, mut headers): (Vec<_>, Vec<_>) = passing.partition(|(name, _)| name == "anthropic-beta");
+    let mut betas: Vec<&str> = own.iter().flat_map(|(_, value)| value.split(',')).map(str::trim).collect();
+    // It belongs to the credential, and the container does not know which one that is.
+    betas.retain(|beta| !beta.is_empty() && *beta != OAUTH_BETA);
+    betas.extend(credential.filter(|c| c.scheme == Scheme::OAuth).map(|_| OAUTH_BETA));
+    if !betas.is_empty() {
+        headers.push(("anthropic-beta".to_owned(), betas.join(",")));
+    }
+    headers.extend(credential.map(|Credential { scheme, secret, .. }| match scheme {
+        Scheme::ApiKey => ("x-api-key".to_owned(), secret.clone()),
+        Scheme::Bearer | Scheme::OAuth => ("authorization".to_owned(), format!("Bearer {secret}")),
+    }));
+    headers
 }
 
 /// Passes status, headers and body back; each piece of the body as it comes.
@@ -188,9 +226,9 @@ fn pass_back(mut response: ureq::http::Response<ureq::Body>, stream: &mut UnixSt
     let mut head = format!("HTTP/1.1 {} \r\ntransfer-encoding: chunked\r\n", response.status().as_u16());
     for (name, value) in response.headers() {
         let name = name.as_str();
-        let wanted = matches!(name, "content-type" | "retry-after" | "request-id")
+        let wanted = matches!(name, "content-type" | "retry-after" | "request-id" | "x-request-id" | "x-should-retry")
             || name.starts_with("anthropic-")
-            || name.starts_with("x-should-retry");
+            || name.starts_with("x-ratelimit-");
         if let (true, Ok(value)) = (wanted, value.to_str()) {
             head.push_str(&format!("{name}: {value}\r\n"));
         }
@@ -214,11 +252,52 @@ fn pass_back(mut response: ureq::http::Response<ureq::Body>, stream: &mut UnixSt
     }
 }
 
-/// Answers with an error in the shape of the model's API.
-fn refuse(stream: &mut UnixStream, status: u16, kind: &str, message: &str) -> io::Result<()> {
+/// Answers with an error in the shape of the model's API. A program that only asks for the head
+/// would take a body for the next answer.
+fn refuse(stream: &mut UnixStream, request: &Request, status: u16, kind: &str, message: &str) -> io::Result<()> {
     let body = json!({"type": "error", "error": {"type": kind, "message": message}}).to_string();
     let head =
         format!("HTTP/1.1 {status} \r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n", body.len());
-    stream.write_all(head.as_bytes())?;
-    stream.write_all(body.as_bytes())
+    let body = if request.method == "HEAD" { "" } else { &body };
+    stream.write_all(format!("{head}{body}").as_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn request(headers: &[(&str, &str)]) -> Request {
+        let headers = headers.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect();
+        Request { method: "POST".into(), path: "/v1/messages".into(), headers, body: Vec::new() }
+    }
+
+    #[test]
+    fn the_credential_takes_the_tokens_place_and_brings_its_beta() {
+        let request = request(&[
+            ("authorization", "Bearer session-token"),
+            ("x-api-key", "session-token"),
+            ("cookie", "c"),
+            ("connection", "keep-alive"),
+            ("transfer-encoding", "chunked"),
+            ("host", "gateway"),
+            ("anthropic-version", "2023-06-01"),
+            ("anthropic-beta", "claude-code-20250219, oauth-2025-04-20"),
+            ("anthropic-beta", "interleaved-thinking-2025-05-14"),
+            ("user-agent", "claude-cli/2"),
+        ]);
+        let kept = ["anthropic-version: 2023-06-01", "user-agent: claude-cli/2"];
+        let betas = "anthropic-beta: claude-code-20250219,interleaved-thinking-2025-05-14";
+        for (scheme, betas, secret) in [
+            (Scheme::ApiKey, betas.to_owned(), "x-api-key: s"),
+            (Scheme::Bearer, betas.to_owned(), "authorization: Bearer s"),
+            (Scheme::OAuth, format!("{betas},{OAUTH_BETA}"), "authorization: Bearer s"),
+        ] {
+            let credential = Credential { setting: "S", scheme, secret: "s".into() };
+            let sent = onward_headers(&request, Some(&credential));
+            let sent: Vec<String> = sent.iter().map(|(name, value)| format!("{name}: {value}")).collect();
+            assert_eq!(sent, [kept[0], kept[1], &betas, secret]);
+        }
+        let bare = onward_headers(&super::tests::request(&[("authorization", "Bearer session-token")]), None);
+        assert_eq!(bare, [], "a server that wants no key is not given the token");
+    }
 }

@@ -161,7 +161,7 @@ impl Home {
         for _ in 1..tries {
             match self.try_lock() {
                 // It may be a `status` that is just looking.
-                Err(LockError::Held { .. }) => drop(crossbeam_channel::after(LOCK_STEP).recv()),
+                Err(LockError::Held { .. }) => crate::thread::pause(LOCK_STEP),
                 other => return other,
             }
         }

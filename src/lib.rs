@@ -22,7 +22,7 @@ mod daemon;
 pub mod delivery;
 mod destinations;
 mod explain;
-mod gateway;
+pub mod gateway;
 pub mod home;
 pub mod id;
 mod import;

@@ -35,6 +35,8 @@ pub struct Poller {
 /// Whether the poller goes on.
 enum Flow {
     Continue,
+    /// Not all of a batch could be stored: it comes again.
+    Rejected,
     Stop,
 }
 
@@ -52,23 +54,19 @@ impl Poller {
             let limit = if self.polled.is_some() { Some(Duration::ZERO) } else { tick };
             match self.inbound.poll(cursor.as_deref(), &self.stop.within(limit)) {
                 Ok(polled) => {
-                    if failures > 0 {
-                        log::info!("Channel recovered channel={} after_errors={failures}", self.channel);
-                        failures = 0;
-                    }
                     let brought = !polled.messages.is_empty();
-                    if let Flow::Stop = self.hand_over(polled, &account, &mut cursor) {
-                        return;
+                    match self.hand_over(polled, &account, &mut cursor) {
+                        Flow::Stop => return,
+                        Flow::Rejected => self.failed(&mut failures, "its messages could not be stored"),
+                        Flow::Continue if failures > 0 => {
+                            log::info!("Channel recovered channel={} after_errors={failures}", self.channel);
+                            failures = 0;
+                        }
+                        Flow::Continue => {}
                     }
                     self.polled.take_if(|_| !brought);
                 }
-                Err(PollError::Transient(why)) => {
-                    failures = failures.saturating_add(1);
-                    let wait = (FIRST_BACKOFF * 2u32.pow((failures - 1).min(10))).min(MAX_BACKOFF);
-                    log::warn!("Channel failed channel={} wait_s={} error={why}", self.channel, wait.as_secs());
-                    self.polled = None;
-                    self.rest(wait);
-                }
+                Err(PollError::Transient(why)) => self.failed(&mut failures, &why),
                 Err(PollError::Fatal(why)) => {
                     // The others go on: this thread waits for the end.
                     log::error!("Channel stopped channel={} error={why}", self.channel);
@@ -80,6 +78,15 @@ impl Poller {
                 return;
             }
         }
+    }
+
+    /// Rests after one more failure in a row. A cycle does not wait for the next try.
+    fn failed(&mut self, failures: &mut u32, why: &str) {
+        *failures = failures.saturating_add(1);
+        let wait = (FIRST_BACKOFF * 2u32.pow((*failures - 1).min(10))).min(MAX_BACKOFF);
+        log::warn!("Channel failed channel={} wait_s={} error={why}", self.channel, wait.as_secs());
+        self.polled = None;
+        self.rest(wait);
     }
 
     /// Waits so long, or until told to stop.
@@ -111,11 +118,10 @@ impl Poller {
                             return Flow::Stop;
                         }
                     }
-                    // Not all of it could be stored: the cursor stays, and it comes again.
+                    // The cursor stays.
                     Err(_) => {
                         self.inbound.rejected();
-                        self.polled = None;
-                        return Flow::Continue;
+                        return Flow::Rejected;
                     }
                 }
             }
@@ -199,8 +205,10 @@ mod tests {
 
         assert_eq!(asked.recv().unwrap(), None);
         let (_, accepted) = take(&batches);
+        let rejected = Instant::now();
         drop(accepted); // it could not be stored
         assert_eq!(asked.recv().unwrap(), None, "it is asked for again");
+        assert!(rejected.elapsed() >= FIRST_BACKOFF, "and not in a loop");
         let (messages, accepted) = take(&batches);
         assert_eq!(messages[0].id, "m1");
         assert_eq!(store.cursor("bot").unwrap(), None, "a crash here brings it again");

@@ -24,7 +24,7 @@ const DRAIN_STACK_BYTES: usize = 64 * 1024;
 
 /// Settings that no child needs to see: the environment of a process can be read by its user, and
 /// a program in `DOCKER` is not ours. Nor must one speak to the service manager in our name.
-const SECRETS: [&str; 5] =
+pub const SECRETS: [&str; 5] =
     ["ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN", "CLAUDE_CODE_OAUTH_TOKEN", "OPENAI_API_KEY", "NOTIFY_SOCKET"];
 
 /// What to run.
@@ -159,6 +159,25 @@ fn drain(pipe: Option<impl Read + Send + 'static>) -> io::Result<Receiver<Vec<u8
         })?;
     }
     Ok(receiver)
+}
+
+/// What becomes of a process that writes where nobody reads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BrokenPipe {
+    /// It ends without a word: right for what only prints.
+    Ends,
+    /// It goes on, and the write has failed: right for what has peers that come and go.
+    IsAnError,
+}
+
+/// Called before there are other threads. (Rust starts every program with the second one.)
+pub fn on_broken_pipe(what: BrokenPipe) {
+    let action = match what {
+        BrokenPipe::Ends => libc::SIG_DFL,
+        BrokenPipe::IsAnError => libc::SIG_IGN,
+    };
+    // SAFETY: neither action runs code of ours.
+    unsafe { libc::signal(libc::SIGPIPE, action) };
 }
 
 #[cfg(test)]

@@ -36,7 +36,7 @@ use crate::id::new_id;
 use crate::oneshot::{Barrier, Gate};
 use crate::store::{ContainerStatus, Decision, MessagingGroup, Session, Store, Wiring};
 use crate::sweep;
-use crate::thread;
+use crate::thread::{self, tell};
 use attachments::store_attachments;
 use command::HostCommand;
 use engage::Pattern;
@@ -113,8 +113,7 @@ impl Router {
             }
             self.try_parked(&mut parked);
             if let (true, Some(barrier)) = (parked.are_hopeless(), gate.until().and_then(|_| gate.open())) {
-                // Gone means that the host stops.
-                let _ = self.sweep.send(sweep::Event::Barrier(barrier));
+                tell(&self.sweep, sweep::Event::Barrier(barrier));
             }
         }
     }
@@ -137,15 +136,13 @@ impl Router {
             }
         }
         if batch.records.finish() == Posted::Something {
-            // Gone means that the host stops; the notice is in the store.
-            let _ = self.delivery.send(delivery::Event::HostOutbox);
+            tell(&self.delivery, delivery::Event::HostOutbox);
         }
         for ForSession { session, rows } in batch.sessions.into_values() {
             whole &= self.keep(&session, &rows, parked);
         }
         if whole {
-            // The poller stopped waiting only if it stopped.
-            let _ = accepted.send(());
+            tell(accepted, ());
         }
     }
 
@@ -154,7 +151,7 @@ impl Router {
             && pairing::recognise(&self.store, &self.home, message, crate::time::now())? == Pairing::Done
         {
             batch.facts.forget();
-            let _ = self.delivery.send(delivery::Event::HostOutbox);
+            tell(&self.delivery, delivery::Event::HostOutbox);
             self.end_turn(message);
             return Ok(());
         }
@@ -189,8 +186,7 @@ impl Router {
         let (chat, _) = message.answer_to();
         if chat.channel_type == cli::CHANNEL {
             let message_ids = vec![message.id.clone()];
-            // Gone means that the host stops.
-            let _ = self.delivery.send(delivery::Event::Handled { chat: chat.clone(), message_ids });
+            tell(&self.delivery, delivery::Event::Handled { chat: chat.clone(), message_ids });
         }
     }
 
@@ -309,7 +305,7 @@ impl Router {
             }
             HostCommand::Restart => {
                 if let Some(session) = session {
-                    let _ = self.sweep.send(sweep::Event::Restart { session_id: session.id });
+                    tell(&self.sweep, sweep::Event::Restart { session_id: session.id });
                 }
                 Some(format!("{agent}: the next message starts a fresh container."))
             }

@@ -43,11 +43,11 @@ use serde_json::json;
 
 use crate::config::Settings;
 use crate::container::docker::{Docker, DockerError, Inspected, Life, Started};
-use crate::delivery;
+use crate::delivery::{self, queue::backoff};
 use crate::home::Home;
 use crate::oneshot::{Barrier, Gate};
 use crate::store::{EndReason, Session, StartReason, Store};
-use crate::thread::{self, spawn_worker};
+use crate::thread::{self, spawn_worker, tell};
 use crate::time::Now;
 use crate::watch::Watcher;
 use clock::Clock;
@@ -66,7 +66,7 @@ const MAX_FIND_RETRY: Duration = Duration::from_secs(30);
 
 /// When docker is asked again though it has not answered: longer than any of our calls takes.
 const FIND_DEADLINE: Duration = Duration::from_secs(120);
-/// When a session that could not be looked at is looked at again.
+/// When due sessions are looked for again, should the store not answer.
 const LOOK_AGAIN: SignedDuration = SignedDuration::from_secs(2);
 /// How long a stop waits for starts that are under way.
 const START_GRACE: Duration = Duration::from_secs(2);
@@ -168,12 +168,25 @@ struct Run {
     ended_by_us: Option<EndReason>,
 }
 
-#[derive(Debug)]
+/// `Unknown`: a container of an earlier life may run, and could not be taken over yet.
+#[derive(Debug, Default)]
 enum Phase {
+    #[default]
     Stopped,
+    Unknown,
     Starting(Run),
-    Running { run: Run, proof: Proof, since: Instant, last_wake: Instant, progress: Progress },
-    Ending { run: Run, exit: Option<Exit>, claims: Option<Vec<String>> },
+    Running {
+        run: Run,
+        proof: Proof,
+        since: Instant,
+        last_wake: Instant,
+        progress: Progress,
+    },
+    Ending {
+        run: Run,
+        exit: Option<Exit>,
+        claims: Option<Vec<String>>,
+    },
 }
 
 /// How the death of a running container will be proven.
@@ -184,12 +197,14 @@ enum Proof {
 }
 
 /// What is known of a session that has, had or wants a container.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Slot {
     phase: Phase,
     /// Starts in a row that came to nothing.
     crashes: u32,
     not_before: Option<Instant>,
+    /// Looks in a row that failed.
+    look_faults: u32,
 }
 
 /// A session that wants a container.
@@ -279,8 +294,7 @@ impl Actor {
         self.pump();
         if self.gate.until().is_some_and(|until| self.is_quiet(until)) {
             if let Some(barrier) = self.gate.open() {
-                // Gone means that the host stops.
-                let _ = self.parts.delivery.send(delivery::Event::Barrier(barrier));
+                tell(&self.parts.delivery, delivery::Event::Barrier(barrier));
             }
         }
     }
@@ -302,7 +316,7 @@ impl Actor {
         self.reconciled
             && self.queue.iter().all(|w| held_back(self.slots.get(&w.session_id)))
             && self.slots.iter().all(|(session_id, slot)| match slot.phase {
-                Phase::Stopped => true,
+                Phase::Stopped | Phase::Unknown => true,
                 Phase::Starting(_) | Phase::Ending { .. } => false,
                 Phase::Running { .. } => !has_work(session_id),
             })
@@ -408,10 +422,7 @@ impl Actor {
                         self.parts.store.set_due(&due.session_id, None)?;
                     }
                     Ok(()) => {}
-                    Err(e) => {
-                        log::warn!("A session could not be looked at session={} error={e:#}", due.session_id);
-                        self.parts.store.set_due(&due.session_id, Some(wall + LOOK_AGAIN))?;
-                    }
+                    Err(e) => self.look_failed(&due.session_id, &e)?,
                 }
             }
             self.refresh_due()?;
@@ -433,7 +444,9 @@ impl Actor {
         if !matches!(self.slot(session_id).phase, Phase::Stopped) {
             return Ok(());
         }
-        match self.next_of(session_id)? {
+        let next = self.next_of(session_id)?;
+        self.slot(session_id).look_faults = 0;
+        match next {
             Next::Start(reason) => self.enqueue(session_id, reason),
             Next::At(at) => {
                 self.parts.store.set_due(session_id, Some(at))?;
@@ -446,6 +459,19 @@ impl Actor {
             }
         }
         Ok(())
+    }
+
+    /// A session could not be looked at: it is again ever later, and that is said once.
+    fn look_failed(&mut self, session_id: &str, error: &anyhow::Error) -> Result<()> {
+        let slot = self.slot(session_id);
+        slot.look_faults = slot.look_faults.saturating_add(1);
+        let faults = slot.look_faults;
+        if faults == 1 {
+            log::warn!("A session could not be looked at; trying again session={session_id} error={error:#}");
+        }
+        let wait = backoff(faults + 1, 0).min(SAFETY_PASS);
+        self.parts.store.set_due(session_id, Some(self.wall + wait))?;
+        self.refresh_due()
     }
 
     /// The safety net: looks at every session whose file changed since the last time.
@@ -465,7 +491,7 @@ impl Actor {
             match self.look(&session.id) {
                 Ok(()) if stopped => drop(self.visited.insert(session.id, stamp)),
                 Ok(()) => {}
-                Err(e) => log::warn!("A session could not be looked at session={} error={e:#}", session.id),
+                Err(e) => self.look_failed(&session.id, &e)?,
             }
         }
         Ok(())
@@ -555,7 +581,7 @@ impl Actor {
                 if let Err(e) = &life {
                     log::debug!("The engine was asked in vain container={name} error={e}");
                 }
-                let _ = me.send(Event::Asked { run_id, life: life.ok() });
+                tell(&me, Event::Asked { run_id, life: life.ok() });
             });
             if worker.is_err() {
                 self.asking.remove(&run.id);
@@ -590,7 +616,7 @@ impl Actor {
             for session_id in running {
                 self.stop_container(&session_id, EndReason::Stopped);
             }
-            let open = self.slots.values().filter(|s| !matches!(s.phase, Phase::Stopped)).count();
+            let open = self.slots.values().filter(|s| !matches!(s.phase, Phase::Stopped | Phase::Unknown)).count();
             // Those of an earlier life may not be known yet.
             if open == 0 && self.reconciled {
                 return;
@@ -620,13 +646,13 @@ impl Actor {
     }
 
     fn slot(&mut self, session_id: &str) -> &mut Slot {
-        self.slots.entry(session_id.to_owned()).or_insert(Slot { phase: Phase::Stopped, crashes: 0, not_before: None })
+        self.slots.entry(session_id.to_owned()).or_default()
     }
 
     fn session_of(&self, run_id: &str) -> Option<String> {
         let of_run = |slot: &Slot| match &slot.phase {
             Phase::Starting(run) | Phase::Running { run, .. } | Phase::Ending { run, .. } => run.id == run_id,
-            Phase::Stopped => false,
+            Phase::Stopped | Phase::Unknown => false,
         };
         self.slots.iter().find(|(_, slot)| of_run(slot)).map(|(id, _)| id.clone())
     }

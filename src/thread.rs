@@ -70,6 +70,18 @@ pub fn next<E>(events: &Receiver<E>, deadline: Option<Instant>) -> Result<Option
     }
 }
 
+/// Tells another actor something. One that is gone is told nothing: it goes only when the host stops
+/// (or is about to, since it ended early), and the next start finds on disk what it is about.
+pub fn tell<E>(actor: &Sender<E>, event: E) {
+    drop(actor.send(event));
+}
+
+/// Waits, where what is waited for is in another process that sends no news.
+pub fn pause(wait: Duration) {
+    // This channel is never closed.
+    let _ = crossbeam_channel::after(wait).recv();
+}
+
 /// Starts `body` on a thread called `name`; its name is sent on `ended` when it returns. It shows
 /// itself once in a `tick`, if that is given.
 ///

@@ -3,11 +3,18 @@
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
+use jiff::civil::Date;
+use jiff::tz::TimeZone;
 
 /// The wall clock, UTC. Durations are measured with [`Instant`], never with this.
 #[allow(clippy::disallowed_methods)]
 pub fn now() -> Timestamp {
     Timestamp::now()
+}
+
+/// The day it is at `at` in a time zone; of UTC, should the zone be unknown.
+pub fn day(at: Timestamp, zone: &str) -> Date {
+    at.to_zoned(TimeZone::get(zone).unwrap_or(TimeZone::UTC)).date()
 }
 
 /// One moment on both clocks.

@@ -11,6 +11,7 @@
 //! leaves claims, which a successor drops, so the rows are asked again. No handle on `inbound.db`
 //! outlives a look. A fault of the files ends the process; the host starts it again.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{ErrorKind, Read};
 use std::path::Path;
@@ -31,14 +32,16 @@ use nanoclaw_session::outbound::{OutboundDb, OutboundTx, continuation_key};
 use nanoclaw_session::row::{AckStatus, ContainerState, InKind, MessageIn, NewMessageOut};
 
 use crate::batch::{self, Gate, Poll};
+use crate::command::{self, Command};
+use crate::cost::{self, Spent};
 use crate::destinations::Destinations;
 use crate::gateway::Gateway;
 use crate::prompt::{format, system};
 use crate::provider::{
-    self, ErrorClass, Outgoing, Prompt, Provider, TurnError, TurnEvent, TurnHandle, TurnRequest, TurnResult,
+    self, ErrorClass, Outgoing, Prompt, Provider, TurnError, TurnEvent, TurnHandle, TurnRequest, TurnResult, Usage,
 };
 use crate::reply::{Reply, route};
-use crate::turn::{Attempt, Nudge, Share, Turn};
+use crate::turn::{Asked, Attempt, Nudge, Share, Turn};
 use crate::watcher::{self, Outside};
 use crate::{id, memory, time};
 
@@ -55,6 +58,8 @@ const HEARTBEAT_STEP: Duration = Duration::from_secs(1);
 const MAX_INSTRUCTIONS_BYTES: u64 = 256 * 1024;
 /// How long a delivered message's files are kept.
 const FILES_KEPT: SignedDuration = SignedDuration::from_hours(30 * 24);
+/// Longest wait for a limit of the model: the host believes in no silence beyond two hours (rule 9).
+const MAX_PARKED: Duration = Duration::from_secs(110 * 60);
 /// What a tool may take beyond its declared time to be killed and to report.
 const TOOL_MARGIN: Duration = Duration::from_secs(10);
 /// Due times are compared in milliseconds; waking a little late saves a second look.
@@ -78,6 +83,11 @@ enum Work {
     Turn(Box<Turn>),
     /// A stopped turn whose thread is still there; the next one waits for it.
     Stopping(Receiver<TurnEvent>),
+    /// A turn that is asked again when the model's limit is.
+    Parked {
+        turn: Box<Turn>,
+        until: Instant,
+    },
 }
 
 /// What one look at `inbound.db` showed.
@@ -159,6 +169,7 @@ impl Agent {
                 Event::Turn(event) => self.on_turn_event(event)?,
                 Event::TurnClosed => self.on_turn_closed()?,
                 Event::Deadline => {
+                    self.unpark()?;
                     // Also the last look before leaving: a row that comes later stays pending,
                     // and the host wakes a successor for it.
                     self.look()?;
@@ -185,7 +196,7 @@ impl Agent {
         let (no_turn, no_wake) = (never(), never());
         let wakes = if let Work::Idle = self.work { &self.wakes } else { &no_wake };
         let turn = match &self.work {
-            Work::Idle => &no_turn,
+            Work::Idle | Work::Parked { .. } => &no_turn,
             Work::Turn(turn) => turn.handle.events(),
             Work::Stopping(events) => events,
         };
@@ -216,6 +227,7 @@ impl Agent {
                 let idle_over_at = self.idle_over_at();
                 Some(self.look_at.map_or(idle_over_at, |at| at.min(idle_over_at)))
             }
+            Work::Parked { until, .. } => Some(self.look_at.map_or(until, |at| at.min(until))),
             _ => self.look_at,
         }
     }
@@ -243,22 +255,32 @@ impl Agent {
             self.obey(&id, control)?;
         }
         let was_woken = std::mem::take(&mut self.woken);
-        if seen.rows.is_empty() {
+        let mut rows = seen.rows;
+        // A command stands alone: what came before it is answered first, and what came after it next.
+        let command = rows.iter().enumerate().find_map(|(at, row)| Some((at, command::of(row)?)));
+        if let Some((at, _)) = command {
+            rows.truncate(at.max(1));
+        }
+        if rows.is_empty() {
             return match self.work {
                 // What the provider has to say answers no row.
-                Work::Idle if was_woken => self.start_turn(Share::new(&[], String::new()), seen.destinations),
+                Work::Idle if was_woken => {
+                    self.start_turn(Share::new(&[], String::new(), Vec::new()), seen.destinations)
+                }
                 _ => Ok(()),
             };
         }
-        let text = format::batch(&seen.rows, &seen.destinations, &self.zone, self.dir.root());
-        let share = Share::new(&seen.rows, text);
-        match self.work {
-            Work::Idle => {
+        let text = format::batch(&rows, &seen.destinations, &self.zone, self.dir.root());
+        let share = Share::new(&rows, text, format::files(&rows, self.dir.root()));
+        match (&self.work, command) {
+            (Work::Idle, Some((0, command))) => self.command(command, share, seen.destinations),
+            (_, Some((0, _))) | (Work::Stopping(_) | Work::Parked { .. }, _) => Ok(()),
+            (Work::Idle, _) => {
                 self.claim(&share.prompt.message_ids)?;
                 self.start_turn(share, seen.destinations)
             }
-            Work::Turn(_) => self.push(share, seen.destinations),
-            Work::Stopping(_) => Ok(()),
+            (Work::Turn(turn), _) if turn.asked == Asked::Command => Ok(()),
+            (Work::Turn(_), _) => self.push(share, seen.destinations),
         }
     }
 
@@ -280,7 +302,7 @@ impl Agent {
         }
         let gate = match self.work {
             Work::Idle => Gate::NeedsTrigger,
-            Work::Turn(_) | Work::Stopping(_) => Gate::Open,
+            Work::Turn(_) | Work::Stopping(_) | Work::Parked { .. } => Gate::Open,
         };
         let max = self.config.max_messages_per_prompt as usize;
         let mut rows = Vec::new();
@@ -302,15 +324,63 @@ impl Agent {
         self.beat();
         let continuation = self.continuation()?;
         let handle = self.ask(share.prompt.clone(), &destinations, continuation)?;
-        self.work = Work::Turn(Box::new(Turn::new(handle, share, destinations)));
+        self.work = Work::Turn(Box::new(Turn::new(Asked::Prompt, handle, share, destinations)));
         Ok(())
     }
 
+    /// Answers a slash command, in a turn of its own.
+    fn command(&mut self, command: Command, share: Share, destinations: Arc<Destinations>) -> Result<()> {
+        self.claim(&share.prompt.message_ids)?;
+        let continuation = self.continuation()?;
+        let text = match command {
+            Command::Provider(command) if continuation.is_some() => {
+                let request = self.request(share.prompt.clone(), &destinations, continuation)?;
+                let handle = self.provider.start(TurnRequest { command: Some(command), ..request });
+                return self.run_command(handle, share, destinations);
+            }
+            Command::Provider(_) => "We have no conversation yet.".into(),
+            Command::Clear => {
+                let key = continuation_key(self.provider.name());
+                self.write(|tx| tx.forget_state(&key))?;
+                "I have forgotten our conversation; my files and my memory are as they were.".into()
+            }
+            Command::Cost => self.spent()?.shown(),
+            Command::Files => command::files(&self.dir.root().join("agent")),
+        };
+        self.run_command(provider::say(text), share, destinations)
+    }
+
+    fn run_command(
+        &mut self,
+        handle: std::io::Result<TurnHandle>,
+        share: Share,
+        destinations: Arc<Destinations>,
+    ) -> Result<()> {
+        let handle = handle.context("start a turn")?;
+        self.work = Work::Turn(Box::new(Turn::new(Asked::Command, handle, share, destinations)));
+        Ok(())
+    }
+
+    /// What this session has cost with this provider.
+    fn spent(&self) -> Result<Spent> {
+        let stored = self.outbound.state(&Spent::key(self.provider.name())).context("read the usage")?;
+        Ok(Spent::parse(stored.as_deref()))
+    }
+
     fn ask(&self, prompt: Prompt, destinations: &Destinations, continuation: Option<String>) -> Result<TurnHandle> {
+        self.provider.start(self.request(prompt, destinations, continuation)?).context("start a turn")
+    }
+
+    fn request(
+        &self,
+        prompt: Prompt,
+        destinations: &Destinations,
+        continuation: Option<String>,
+    ) -> Result<TurnRequest> {
         let instructions = read_or_empty(&self.dir.instructions())?;
         let memory = read_or_empty(&self.dir.memory())?;
         let system = system::prompt(&instructions, &memory, destinations);
-        self.provider.start(TurnRequest { prompt, system, continuation }).context("start a turn")
+        Ok(TurnRequest { prompt, command: None, system, continuation })
     }
 
     fn continuation(&mut self) -> Result<Option<String>> {
@@ -333,20 +403,21 @@ impl Agent {
 
     fn obey(&mut self, id: &str, control: Control) -> Result<()> {
         let Control::Stop = control;
-        let Some(turn) = self.take_turn() else {
+        let Some(mut turn) = self.take_turn() else {
             return self.write(|tx| tx.acknowledge([id], AckStatus::Completed, time::now()));
         };
         eprintln!("Turn stopped");
         let rows = [turn.text_row(id::message(time::now()), None, "Stopped.".into())];
         let claims: Vec<String> = turn.claim_ids().chain([id.to_owned()]).collect();
+        let costs = std::mem::take(&mut turn.costs);
         self.work = Work::Stopping(turn.handle.stop());
-        self.end_rows(&rows, &claims, AckStatus::Completed, None)
+        self.end_rows(&rows, &claims, AckStatus::Completed, None, costs)
     }
 
     /// The running turn, which the caller ends or puts back; `None` leaves everything as it is.
     fn take_turn(&mut self) -> Option<Box<Turn>> {
         match std::mem::replace(&mut self.work, Work::Idle) {
-            Work::Turn(turn) => Some(turn),
+            Work::Turn(turn) | Work::Parked { turn, .. } => Some(turn),
             other => {
                 self.work = other;
                 None
@@ -374,7 +445,12 @@ impl Agent {
             }
             TurnEvent::ToolStarted { name, deadline } => self.tool_started(name, deadline),
             TurnEvent::ToolEnded => self.tool_ended(),
-            TurnEvent::Cost { .. } => Ok(()),
+            TurnEvent::Cost { model, usage } => {
+                if let Work::Turn(turn) = &mut self.work {
+                    *turn.costs.entry(model).or_default() += usage;
+                }
+                Ok(())
+            }
             TurnEvent::Send(outgoing) => self.send(outgoing),
             TurnEvent::Notice(text) => self.notice(text),
             TurnEvent::Result(result) => self.finish(result),
@@ -443,6 +519,12 @@ impl Agent {
     fn finish(&mut self, result: TurnResult) -> Result<()> {
         let Some(mut turn) = self.take_turn() else { return Ok(()) };
         turn.answered(result.follow_ups_taken);
+        if turn.asked == Asked::Command {
+            let row = turn.text_row(id::message(time::now()), None, result.texts.join("\n\n"));
+            let claims: Vec<String> = turn.claim_ids().collect();
+            self.end_rows(&[row], &claims, AckStatus::Completed, result.continuation, turn.costs)?;
+            return self.rest();
+        }
         let outcome = route(Reply::of(&result.texts), &turn.destinations, &turn.sent);
         for message in outcome.sends {
             turn.sent.text(&message.to, &message.text);
@@ -455,7 +537,8 @@ impl Agent {
             (None, _) => {}
         }
         let claims: Vec<String> = turn.given.claims.iter().map(|c| c.id.clone()).collect();
-        self.end_rows(&turn.outbox, &claims, AckStatus::Completed, result.continuation)?;
+        let costs = std::mem::take(&mut turn.costs);
+        self.end_rows(&turn.outbox, &claims, AckStatus::Completed, result.continuation, costs)?;
         match Share::joined(turn.pushed) {
             // They came too late for this turn, and are claimed already.
             Some(late) => self.start_turn(late, turn.destinations),
@@ -493,6 +576,12 @@ impl Agent {
             self.work = Work::Turn(turn);
             return Ok(());
         }
+        if let ErrorClass::Quota { reset } = error.class {
+            let wait = Duration::try_from(reset.duration_since(time::now())).unwrap_or_default();
+            if wait <= MAX_PARKED {
+                return self.park(turn, reset, wait);
+            }
+        }
         let claims: Vec<String> = turn.claim_ids().collect();
         // What was answered before a nudge is an answer all the same.
         let status = if turn.outbox.is_empty() { AckStatus::Failed } else { AckStatus::Completed };
@@ -500,16 +589,48 @@ impl Agent {
             let row = turn.text_row(id::message(time::now()), None, self.sentence(error));
             turn.outbox.push(row);
         }
-        self.end_rows(&turn.outbox, &claims, status, None)?;
+        let costs = std::mem::take(&mut turn.costs);
+        self.end_rows(&turn.outbox, &claims, status, None, costs)?;
         self.rest()
+    }
+
+    /// The model's limit is used up: the user is told once, and the turn waits.
+    fn park(&mut self, mut turn: Box<Turn>, reset: jiff::Timestamp, wait: Duration) -> Result<()> {
+        let sentence = format!("{} I will go on then.", self.used_up(reset));
+        let row = turn.text_row(id::message(time::now()), None, sentence);
+        let first = !std::mem::replace(&mut turn.parked, true);
+        let seen_seq = self.seen_seq;
+        self.silent_until = Some(reset + TOOL_MARGIN);
+        let state = silent(reset + TOOL_MARGIN);
+        self.write(|tx| {
+            if first {
+                tx.insert(&row, seen_seq, time::now())?;
+            }
+            tx.set_container_state(&state, time::now())
+        })?;
+        self.work = Work::Parked { turn, until: Instant::now() + wait };
+        Ok(())
+    }
+
+    /// Asks again what was parked, when it is time.
+    fn unpark(&mut self) -> Result<()> {
+        if !matches!(self.work, Work::Parked { until, .. } if until <= Instant::now()) {
+            return Ok(());
+        }
+        let Some(mut turn) = self.take_turn() else { return Ok(()) };
+        let continuation = self.continuation()?;
+        turn.handle = self.ask(turn.given.prompt.clone(), &turn.destinations, continuation)?;
+        self.work = Work::Turn(turn);
+        Ok(())
+    }
+
+    fn used_up(&self, reset: jiff::Timestamp) -> String {
+        format!("The model's limit is used up until {}.", time::local(reset, &self.zone))
     }
 
     fn sentence(&self, error: TurnError) -> String {
         match error.class {
-            ErrorClass::Quota { reset } => format!(
-                "The model's limit is used up until {}. Please write again then.",
-                time::local(reset, &self.zone)
-            ),
+            ErrorClass::Quota { reset } => format!("{} Please write again then.", self.used_up(reset)),
             _ => error.sentence,
         }
     }
@@ -521,8 +642,11 @@ impl Agent {
         claims: &[String],
         status: AckStatus,
         continuation: Option<String>,
+        costs: BTreeMap<String, Usage>,
     ) -> Result<()> {
         let key = continuation_key(self.provider.name());
+        let spent = if costs.is_empty() { None } else { Some(self.spent()?.plus(&costs)) };
+        let (provider, spent_key) = (self.provider.name().to_owned(), Spent::key(self.provider.name()));
         let seen_seq = self.seen_seq;
         // What stays as it is costs no page: a turn writes little, since it may be an SD card.
         let stored = self.outbound.state(&key).context("read the continuation")?;
@@ -532,6 +656,12 @@ impl Agent {
             let now = time::now();
             for message in messages {
                 tx.insert(message, seen_seq, now)?;
+            }
+            if let Some(spent) = &spent {
+                for report in cost::reports(&provider, &costs, now) {
+                    tx.insert(&report, seen_seq, now)?;
+                }
+                tx.set_state(&spent_key, &spent.to_json(), now)?;
             }
             tx.acknowledge(claims.iter().map(String::as_str), status, now)?;
             if let Some(continuation) = &continuation {

@@ -10,9 +10,12 @@
 
 mod agent;
 mod batch;
+mod command;
+mod cost;
 mod destinations;
 mod gateway;
 mod id;
+mod mcp;
 mod memory;
 mod probe;
 mod process;
@@ -32,18 +35,21 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use nanoclaw_session::layout::{CONTAINER_WORKSPACE, SessionDir};
+use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 
 use crate::agent::Agent;
 use crate::gateway::Gateway;
 
 const USAGE: &str = "\
 usage: nanoclaw-runner run [--workspace DIR]     answer what arrives in a session folder
+       nanoclaw-runner mcp [--workspace DIR]     offer the agent's tools to another program, over stdin and stdout
        nanoclaw-runner probe [--workspace DIR]   say whether this container is set up right
        nanoclaw-runner --version | --help
 The folder is /workspace unless said otherwise.";
 
 enum Command {
     Run(SessionDir),
+    Mcp(SessionDir),
     Probe(SessionDir),
     Version,
     Help,
@@ -58,6 +64,12 @@ fn main() -> ExitCode {
         }
     };
     memory::limit_arenas();
+    // The agent's commands run as the same user, and shall not read the session's token from our environment.
+    if let Err(e) = set_dumpable_behavior(DumpableBehavior::NotDumpable) {
+        eprintln!("warning: this process can be looked into: {e}");
+    }
+    // Whatever lies where a file of ours should: an open fails, and never waits.
+    nanoclaw_session::untrusted::install_guards();
     execute(command).unwrap_or_else(|e| {
         eprintln!("error: {e:#}");
         ExitCode::FAILURE
@@ -71,6 +83,7 @@ fn execute(command: Command) -> Result<ExitCode> {
             let gateway = Gateway::new(text("NANOCLAW_GATEWAY").as_deref(), text("NANOCLAW_GATEWAY_TOKEN"));
             Agent::start(dir, text("TZ"), gateway)?.run()?;
         }
+        Command::Mcp(dir) => mcp::server::stdio(&tools::builtin(&dir)).context("speak MCP")?,
         Command::Probe(dir) => {
             let report = probe::probe(&dir);
             println!("{}", serde_json::to_string(&report).context("print the report")?);
@@ -87,6 +100,7 @@ fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, Strin
     let name = arguments.next().ok_or("a command is missing")?;
     let command: fn(SessionDir) -> Command = match name.to_str() {
         Some("run") => Command::Run,
+        Some("mcp") => Command::Mcp,
         Some("probe") => Command::Probe,
         Some("--version" | "-V") => return Ok(Command::Version),
         Some("--help" | "-h") => return Ok(Command::Help),

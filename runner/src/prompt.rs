@@ -1,6 +1,7 @@
 //! What the model reads: a batch of rows as a prompt, and the system prompt. Pure.
 
 pub mod format;
+pub mod skills;
 pub mod system;
 
 /// Escapes text between tags.

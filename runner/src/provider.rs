@@ -10,20 +10,24 @@ pub mod claude;
 pub mod demo;
 pub mod missing;
 pub mod model;
+pub mod openai;
 
 use std::io;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, never};
+use crossbeam_channel::{Receiver, Sender, bounded, never};
 use jiff::Timestamp;
 use nanoclaw_session::config::ContainerConfig;
 use nanoclaw_session::content::Outbound;
 use nanoclaw_session::layout::SessionDir;
+use serde::{Deserialize, Serialize};
 
+use self::model::Model;
 use crate::gateway::Gateway;
-pub use crate::stop::Stopped;
+use crate::stop::{self, Stop, Stopped, Stopper};
 
 /// Stack of every thread of the runner but the first.
 pub const STACK_BYTES: usize = 256 * 1024;
@@ -47,12 +51,12 @@ pub struct Prompt {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PromptFile {
     pub path: PathBuf,
-    /// Of the kinds in `MEDIA_TYPES`.
+    /// Of the kinds in [`model::media::KINDS`].
     pub media_type: String,
 }
 
 /// What an answer cost. tokens
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Usage {
     /// Not from the cache.
     pub input: u64,
@@ -61,10 +65,30 @@ pub struct Usage {
     pub cache_write: u64,
 }
 
+impl std::ops::AddAssign for Usage {
+    fn add_assign(&mut self, other: Usage) {
+        self.input += other.input;
+        self.output += other.output;
+        self.cache_read += other.cache_read;
+        self.cache_write += other.cache_write;
+    }
+}
+
+/// A slash command that the provider answers, in a turn of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Command {
+    /// Shorten the conversation now.
+    Compact,
+    /// Say what fills the model's window.
+    Context,
+}
+
 /// What a turn starts with.
 #[derive(Debug, Clone)]
 pub struct TurnRequest {
     pub prompt: Prompt,
+    /// `None`: the prompt is for the model. Else its text is the command's line.
+    pub command: Option<Command>,
     pub system: String,
     /// What an earlier turn of this provider handed out; `None` starts a new conversation.
     pub continuation: Option<String>,
@@ -164,19 +188,29 @@ pub trait Provider {
 pub fn named(config: &ContainerConfig, dir: &SessionDir, gateway: Gateway) -> Box<dyn Provider> {
     match config.provider.trim().to_lowercase().as_str() {
         demo::NAME => Box::new(demo::Demo::new(dir.clone())),
-        anthropic::NAME => Box::new(anthropic::Anthropic::new(gateway, config.model.clone(), dir)),
+        anthropic::NAME => Box::new(Model::new(Arc::new(anthropic::Messages), config, dir, gateway)),
+        openai::NAME => Box::new(Model::new(Arc::new(openai::OpenAi), config, dir, gateway)),
         claude::NAME => {
             let home = std::env::var_os("HOME").unwrap_or_else(|| "/home/agent".into());
             Box::new(claude::Claude::new(config, dir, gateway, home.into(), None))
         }
-        _ => Box::new(missing::Missing::new(&config.provider, &[demo::NAME, anthropic::NAME, claude::NAME])),
+        _ => Box::new(missing::Missing::new(
+            &config.provider,
+            &[demo::NAME, anthropic::NAME, openai::NAME, claude::NAME],
+        )),
     }
+}
+
+/// A turn that says `text`.
+pub fn say(text: String) -> io::Result<TurnHandle> {
+    spawn(|| (), move |port| port.finish(vec![text], None))
 }
 
 /// The agent's end of a running turn.
 pub struct TurnHandle {
     follow_ups: Sender<Prompt>,
     events: Receiver<TurnEvent>,
+    stopper: Stopper,
     interrupt: Box<dyn FnOnce() + Send>,
 }
 
@@ -192,7 +226,7 @@ impl TurnHandle {
 
     /// Ends the turn. The channel that is returned closes when the thread is gone.
     pub fn stop(self) -> Receiver<TurnEvent> {
-        drop(self.follow_ups);
+        drop(self.stopper);
         (self.interrupt)();
         self.events
     }
@@ -202,37 +236,32 @@ impl TurnHandle {
 pub struct TurnPort {
     events: Sender<TurnEvent>,
     follow_ups: Receiver<Prompt>,
-    waiting: Vec<Prompt>,
+    stop: Stop,
     taken: usize,
 }
 
 impl TurnPort {
+    /// Fails once the turn was stopped, like everything here.
     pub fn emit(&self, event: TurnEvent) -> Result<(), Stopped> {
+        self.stop.check()?;
         self.events.send(event).map_err(|_| Stopped)
     }
 
-    /// Waits for `pause`; follow-ups that come meanwhile are kept.
-    pub fn wait(&mut self, pause: Duration) -> Result<(), Stopped> {
-        let until = Instant::now() + pause;
-        loop {
-            match self.follow_ups.recv_deadline(until) {
-                Ok(prompt) => self.waiting.push(prompt),
-                Err(RecvTimeoutError::Timeout) => return Ok(()),
-                Err(RecvTimeoutError::Disconnected) => return Err(Stopped),
-            }
-        }
+    /// For what runs beside the turn's own thread.
+    pub fn events(&self) -> Sender<TurnEvent> {
+        self.events.clone()
+    }
+
+    pub fn stop(&self) -> &Stop {
+        &self.stop
     }
 
     /// The follow-ups that came since the last call. They count as answered by this turn.
     pub fn take_follow_ups(&mut self) -> Result<Vec<Prompt>, Stopped> {
-        self.check()?;
-        self.taken += self.waiting.len();
-        Ok(std::mem::take(&mut self.waiting))
-    }
-
-    /// Whether the turn may go on.
-    pub fn check(&mut self) -> Result<(), Stopped> {
-        self.wait(Duration::ZERO)
+        self.stop.check()?;
+        let prompts: Vec<Prompt> = self.follow_ups.try_iter().collect();
+        self.taken += prompts.len();
+        Ok(prompts)
     }
 
     /// Ends the turn well.
@@ -246,17 +275,18 @@ impl TurnPort {
     }
 }
 
-/// Runs `turn` on a thread. `interrupt` ends a wait of its that is not on the port.
+/// Runs `turn` on a thread. `interrupt` ends a wait of its that does not hear the word to stop.
 fn spawn(
     interrupt: impl FnOnce() + Send + 'static,
     turn: impl FnOnce(TurnPort) -> Result<(), Stopped> + Send + 'static,
 ) -> io::Result<TurnHandle> {
     let (events, agent_events) = bounded(MAX_EVENTS_AHEAD);
     let (agent_follow_ups, follow_ups) = bounded(MAX_FOLLOW_UPS_WAITING);
-    let port = TurnPort { events, follow_ups, waiting: Vec::new(), taken: 0 };
+    let (stopper, stop) = stop::pair();
+    let port = TurnPort { events, follow_ups, stop, taken: 0 };
     thread::Builder::new().name("turn".into()).stack_size(STACK_BYTES).spawn(move || {
         // A stopped turn ends like any other: by closing its channel.
         let (Ok(()) | Err(Stopped)) = turn(port);
     })?;
-    Ok(TurnHandle { follow_ups: agent_follow_ups, events: agent_events, interrupt: Box::new(interrupt) })
+    Ok(TurnHandle { follow_ups: agent_follow_ups, events: agent_events, stopper, interrupt: Box::new(interrupt) })
 }

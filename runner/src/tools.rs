@@ -1,13 +1,28 @@
 //! What an agent can do besides talking. A tool is one struct behind [`Tool`]; which model calls it,
 //! and over which wire, it does not know.
 
-use std::path::PathBuf;
+mod bash;
+mod capture;
+mod files;
+mod glob;
+mod html;
+mod search;
+mod web_fetch;
+
+use std::fs::{File, Metadata, OpenOptions};
+use std::io::{self, BufRead};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::thread;
 use std::time::Duration;
 
-use crossbeam_channel::Sender;
-use serde_json::Value;
+use crossbeam_channel::{Receiver, Sender, bounded};
+use nanoclaw_session::layout::SessionDir;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
 
-use crate::provider::TurnEvent;
+use crate::provider::{STACK_BYTES, TurnEvent};
 use crate::stop::Stop;
 
 /// How a tool presents itself to a model.
@@ -84,3 +99,110 @@ pub trait Tool: Send + Sync {
     /// Runs one call. What is wrong with the input is an [`Outcome::Failed`] like any other.
     fn call(&self, input: &Value, context: &Context) -> Output;
 }
+
+/// What a call may take beyond what it is meant to: all of it, where it is meant to be over at once.
+const SLACK: Duration = Duration::from_secs(10);
+
+/// The tools every agent has. What they remember between calls, such as the shell's folder and its background jobs,
+/// lives and ends with these values: to end the jobs, drop all of them.
+pub fn builtin(dir: &SessionDir) -> Vec<Arc<dyn Tool>> {
+    let home = dir.root().join("agent");
+    let mut tools = bash::tools(home.clone(), dir.state().join("tool-output"));
+    tools.extend(files::tools(&home));
+    tools.extend(search::tools(&home));
+    tools.push(web_fetch::tool(web_fetch::is_public));
+    tools
+}
+
+/// A tool that is one function: its input is read as an `I`, and what goes wrong is a sentence for the model.
+struct Builtin<I, F> {
+    spec: Spec,
+    effect: Effect,
+    /// Longest time a call with this input is meant to take.
+    longest: fn(&I) -> Duration,
+    run: F,
+}
+
+/// A [`Builtin`] whose input has these properties and no others.
+fn tool<I: DeserializeOwned + 'static>(
+    (name, description): (&str, &str),
+    (properties, required): (Value, &[&str]),
+    effect: Effect,
+    longest: fn(&I) -> Duration,
+    run: impl Fn(I, &Context) -> Result<Output, String> + Send + Sync + 'static,
+) -> Arc<dyn Tool> {
+    let schema =
+        json!({"type": "object", "properties": properties, "required": required, "additionalProperties": false});
+    let spec = Spec { name: name.into(), description: description.into(), schema };
+    Arc::new(Builtin { spec, effect, longest, run })
+}
+
+impl<I, F> Tool for Builtin<I, F>
+where
+    I: DeserializeOwned,
+    F: Fn(I, &Context) -> Result<Output, String> + Send + Sync,
+{
+    fn spec(&self) -> Spec {
+        self.spec.clone()
+    }
+
+    fn effect(&self) -> Effect {
+        self.effect
+    }
+
+    fn deadline(&self, input: &Value) -> Duration {
+        I::deserialize(input).map_or(SLACK, |input| (self.longest)(&input) + SLACK)
+    }
+
+    fn call(&self, input: &Value, context: &Context) -> Output {
+        let input = I::deserialize(input).map_err(|e| format!("Wrong input: {e}. It must match {}", self.spec.schema));
+        input.and_then(|input| (self.run)(input, context)).unwrap_or_else(Output::failed)
+    }
+}
+
+/// Runs `work` on a thread of its own; what it comes to can be waited for.
+fn beside<T: Send + 'static>(name: &str, work: impl FnOnce() -> T + Send + 'static) -> io::Result<Receiver<T>> {
+    let (sender, receiver) = bounded(1);
+    thread::Builder::new().name(name.into()).stack_size(STACK_BYTES).spawn(move || {
+        // Nobody waits any more.
+        let _gone = sender.send(work());
+    })?;
+    Ok(receiver)
+}
+
+/// Opens a file for reading; a pipe or a device, which might hold us for ever, is none.
+fn open_file(path: &Path) -> Result<(File, Metadata), String> {
+    let fault = |e: io::Error| format!("{} cannot be read: {e}.", path.display());
+    // Non-blocking, or the opening of a pipe would wait for a writer.
+    let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path).map_err(fault)?;
+    let meta = file.metadata().map_err(fault)?;
+    match meta.file_type() {
+        kind if kind.is_file() => Ok((file, meta)),
+        kind if kind.is_dir() => Err(format!("{} is a folder; `glob` lists what is in it.", path.display())),
+        _ => Err(format!("{} is a pipe, a socket or a device, not a file.", path.display())),
+    }
+}
+
+/// Reads a line into `line`, without its end and at most `max` bytes of it. Returns how many bytes are left out, or
+/// `None` at the end of the file.
+fn next_line(reader: &mut impl BufRead, line: &mut Vec<u8>, max: usize) -> io::Result<Option<usize>> {
+    line.clear();
+    let (mut length, mut ended) = (0, false);
+    while !ended {
+        let buffer = reader.fill_buf()?;
+        let end = buffer.iter().position(|b| *b == b'\n');
+        if buffer.is_empty() {
+            return Ok((length > 0).then(|| length - line.len()));
+        }
+        let piece = &buffer[..end.unwrap_or(buffer.len())];
+        line.extend_from_slice(&piece[..piece.len().min(max - line.len())]);
+        length += piece.len();
+        ended = end.is_some();
+        let used = piece.len() + usize::from(ended);
+        reader.consume(used);
+    }
+    Ok(Some(length - line.len()))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,13 +1,14 @@
 //! A running turn, as the agent keeps it: which rows it answers, what it has sent, what it may
 //! still do. Values only; the agent does the effects.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use nanoclaw_session::content::Outbound;
 use nanoclaw_session::row::{Address, MessageIn, NewMessageOut};
 
 use crate::destinations::{Destinations, same_chat};
-use crate::provider::{Prompt, TurnHandle};
+use crate::provider::{Prompt, PromptFile, TurnHandle, Usage};
 use crate::reply::Sent;
 
 /// What a turn must remember of a row it has claimed.
@@ -25,11 +26,11 @@ pub struct Share {
 }
 
 impl Share {
-    /// `text` is the rendering of `rows`.
-    pub fn new(rows: &[MessageIn], text: String) -> Share {
+    /// `text` is the rendering of `rows`, `files` what came with them.
+    pub fn new(rows: &[MessageIn], text: String, files: Vec<PromptFile>) -> Share {
         Share {
             claims: rows.iter().map(|row| Claim { id: row.id.clone(), address: row.address.clone() }).collect(),
-            prompt: Prompt { message_ids: rows.iter().map(|row| row.id.clone()).collect(), text, files: Vec::new() },
+            prompt: Prompt { message_ids: rows.iter().map(|row| row.id.clone()).collect(), text, files },
         }
     }
 
@@ -62,8 +63,18 @@ pub enum Attempt {
     Afresh,
 }
 
+/// What a turn answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Asked {
+    /// Messages: the model's text says where it goes.
+    Prompt,
+    /// A command: the text is the runner's, for who gave it.
+    Command,
+}
+
 /// One turn, from claim to acknowledgement.
 pub struct Turn {
+    pub asked: Asked,
     pub handle: TurnHandle,
     /// What the provider has been given.
     pub given: Share,
@@ -75,12 +86,19 @@ pub struct Turn {
     pub outbox: Vec<NewMessageOut>,
     pub nudge: Nudge,
     pub attempt: Attempt,
+    /// Whether the user was told that it waits for the model's limit.
+    pub parked: bool,
+    /// What it has cost, by model.
+    pub costs: BTreeMap<String, Usage>,
 }
 
 impl Turn {
     /// A turn that has just been started with `given`.
-    pub fn new(handle: TurnHandle, given: Share, destinations: Arc<Destinations>) -> Turn {
+    pub fn new(asked: Asked, handle: TurnHandle, given: Share, destinations: Arc<Destinations>) -> Turn {
         Turn {
+            asked,
+            parked: false,
+            costs: BTreeMap::new(),
             handle,
             given,
             pushed: Vec::new(),

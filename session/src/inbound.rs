@@ -37,7 +37,8 @@ CREATE TABLE IF NOT EXISTS delivered (
   message_out_id TEXT PRIMARY KEY, platform_message_id TEXT,
   status TEXT NOT NULL DEFAULT 'delivered', delivered_at TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS delivery_attempts (
-  message_out_id TEXT PRIMARY KEY, attempts INTEGER NOT NULL, next_attempt_at TEXT NOT NULL, last_error TEXT);
+  message_out_id TEXT PRIMARY KEY, attempts INTEGER NOT NULL, next_attempt_at TEXT NOT NULL, last_error TEXT,
+  first_attempt_at TEXT);
 CREATE TABLE IF NOT EXISTS delivery_cursor (id INTEGER PRIMARY KEY CHECK (id = 1), seq INTEGER NOT NULL);
 CREATE TABLE IF NOT EXISTS destinations (
   name TEXT PRIMARY KEY, display_name TEXT, type TEXT NOT NULL, channel_type TEXT, platform_id TEXT,
@@ -86,6 +87,8 @@ pub struct Delivered {
 pub struct Attempt {
     pub message_out_id: String,
     pub attempts: u32,
+    /// The first of them; `None` when there was none yet.
+    pub first_attempt_at: Option<Timestamp>,
     pub next_attempt_at: Timestamp,
     pub last_error: Option<String>,
 }
@@ -116,6 +119,7 @@ impl InboundDb {
             db.execute_batch(SCHEMA)?;
             add_missing_columns(db, "messages_in", ADDITIONS)?;
             add_missing_columns(db, "delivered", DELIVERED_ADDITIONS)?;
+            add_missing_columns(db, "delivery_attempts", &[("first_attempt_at", "TEXT")])?;
             db.execute_batch(INDEXES)
         })?;
         Ok(InboundDb { db })
@@ -174,7 +178,9 @@ impl InboundDb {
     /// What is still being tried.
     pub fn attempts(&self) -> rusqlite::Result<Vec<Attempt>> {
         self.db
-            .prepare("SELECT message_out_id, attempts, next_attempt_at, last_error FROM delivery_attempts")?
+            .prepare(
+                "SELECT message_out_id, attempts, next_attempt_at, last_error, first_attempt_at FROM delivery_attempts",
+            )?
             .query_map([], |r| {
                 Ok(Attempt {
                     message_out_id: r.get(0)?,
@@ -182,6 +188,7 @@ impl InboundDb {
                     // A time that cannot be read is due: trying once too often loses nothing.
                     next_attempt_at: time_of(r, 2)?.unwrap_or(Timestamp::UNIX_EPOCH),
                     last_error: r.get(3)?,
+                    first_attempt_at: time_of(r, 4)?,
                 })
             })?
             .collect()
@@ -320,13 +327,13 @@ impl InboundTx<'_> {
 
     /// Records that a row is still being tried.
     pub fn set_attempt(&self, attempt: &Attempt) -> rusqlite::Result<()> {
-        let Attempt { message_out_id, attempts, next_attempt_at, last_error } = attempt;
+        let Attempt { message_out_id, attempts, first_attempt_at, next_attempt_at, last_error } = attempt;
+        let (first, next) = (first_attempt_at.map(format_utc), format_utc(*next_attempt_at));
         run(
             &self.tx,
-            "INSERT INTO delivery_attempts (message_out_id, attempts, next_attempt_at, last_error)
-             VALUES (?1, ?2, ?3, ?4)
-             ON CONFLICT (message_out_id) DO UPDATE SET attempts=?2, next_attempt_at=?3, last_error=?4",
-            params![message_out_id, attempts, format_utc(*next_attempt_at), last_error],
+            "INSERT OR REPLACE INTO delivery_attempts
+               (message_out_id, attempts, next_attempt_at, last_error, first_attempt_at) VALUES (?1, ?2, ?3, ?4, ?5)",
+            params![message_out_id, attempts, next, last_error, first],
         )
     }
 

@@ -4,7 +4,7 @@
 //! that comments cite by number are in docs/SESSION.md. In reading order:
 //!
 //! * [`layout`] - the folder, and the conversion of folders made by NanoClaw v2
-//! * [`content`], [`row`] - what the rows mean
+//! * [`content`], [`row`] - what the rows mean, [`usage`] - and what a turn cost
 //! * [`inbound`], [`outbound`] - the two files, each with its one writer and its reader
 //! * [`untrusted`] - the only way the host may look into what a container wrote
 //! * [`alive`], [`stamp`], [`watch`] - life, progress and "look again"
@@ -24,4 +24,5 @@ pub mod row;
 pub mod stamp;
 pub mod time;
 pub mod untrusted;
+pub mod usage;
 pub mod watch;

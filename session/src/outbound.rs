@@ -158,6 +158,11 @@ impl OutboundTx<'_> {
         run(&self.tx, sql, params![key, value, format_utc(now)])
     }
 
+    /// Removes a value of `session_state`.
+    pub fn forget_state(&self, key: &str) -> rusqlite::Result<()> {
+        run(&self.tx, "DELETE FROM session_state WHERE key=?1", [key])
+    }
+
     /// Says what the runner is doing.
     pub fn set_container_state(&self, state: &ContainerState, now: Timestamp) -> rusqlite::Result<()> {
         run(

@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::path::Path;
 
 use nanoclaw_session::inbound::{Durability, InboundDb};
+use nanoclaw_session::usage::Usage;
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -91,7 +92,9 @@ const TEAM: &str = "chats create --channel telegram --platform-id telegram:-100 
 #[test]
 fn every_resource_lists_as_text_and_as_one_json_document() {
     let place = Place::new();
-    for resource in ["groups", "chats", "wirings", "users", "roles", "members", "destinations", "sessions", "dropped"] {
+    for resource in
+        ["groups", "chats", "wirings", "users", "roles", "members", "destinations", "sessions", "dropped", "usage"]
+    {
         assert!(!place.text(resource).is_empty());
         assert_eq!(place.text(resource), place.text(&format!("{resource} list")));
         assert!(place.json(&format!("{resource} list")).is_array(), "{resource}");
@@ -136,7 +139,7 @@ fn a_group_is_refused_with_what_is_allowed() {
         ("groups create --name X --folder global", "`global` is taken"),
         ("groups create --name X --folder main", "that of agent group `main`"),
         ("groups create --name X --id UP", "an id is"),
-        ("groups create --name X --provider grok", "allowed is one of anthropic, demo"),
+        ("groups create --name X --provider grok", "allowed is one of anthropic, openai, claude, demo"),
         ("groups create --name ???", "give --folder"),
         ("groups update main", "nothing to change"),
         ("groups get nobody", "there are: main"),
@@ -441,4 +444,32 @@ fn a_session_is_closed_given_a_provider_and_deleted_without_its_folder() {
     let kept = said["kept"][0].as_str().unwrap();
     assert!(Path::new(kept).join("inbound.db").exists(), "{said}");
     assert!(place.error(&format!("sessions get {}", session.id)).contains("there is no session"));
+}
+
+#[test]
+fn usage_is_listed_by_day_with_a_total_and_cannot_be_changed() {
+    let place = Place::new();
+    let (store, session) = (place.store(), place.live_session("main"));
+    let now = crate::time::now();
+    let day = |days: i64| crate::time::day(now - jiff::SignedDuration::from_hours(24 * days), "UTC").to_string();
+    for (seq, days, input_tokens, cost_usd) in [(1, 40, 9_000, None), (3, 1, 100, None), (5, 0, 20, Some(0.5))] {
+        let (provider, model) = ("anthropic".to_owned(), "opus".to_owned());
+        let usage = Usage { provider, model, input_tokens, output_tokens: 7, cost_usd, ..Usage::default() };
+        store.count_usage(&session, &day(days), &[(seq, usage)]).unwrap();
+    }
+    let text = place.text("usage list");
+    let lines: Vec<&str> = text.lines().collect();
+    assert_eq!(lines.len(), 4, "{text}");
+    assert!(lines[0].contains("input-tokens") && lines[0].contains("cost-usd"), "{text}");
+    assert!(lines[3].starts_with("total") && lines[3].contains("120") && lines[3].contains("0.5"), "{text}");
+    let rows = place.json("usage");
+    assert_eq!((rows[0]["input_tokens"].as_i64(), rows[1]["cost_usd"].as_f64()), (Some(100), Some(0.5)));
+    assert_eq!(rows.as_array().unwrap().len(), 2, "the total is for people");
+    assert_eq!(place.json("usage list --days 60 --group main").as_array().unwrap().len(), 3);
+    place.text("groups create --name Ops");
+    assert_eq!(place.json("usage list --group ops"), Value::Array(vec![]));
+    assert!(place.error("usage list --group nobody").contains("nobody"));
+    for verb in ["delete", "update", "create"] {
+        assert!(place.error(&format!("usage {verb} main")).contains("usage"));
+    }
 }

@@ -118,7 +118,7 @@ fn one_turn(home: &Home, chat: &str, text: String, args: &ChatArgs) -> Result<Ex
         }
         let message = serde_json::from_str(&line)?;
         if args.json && !matches!(message, ToClient::Typing { .. }) {
-            print!("{line}");
+            write!(io::stdout(), "{line}")?;
             io::stdout().flush()?;
         }
         match message {
@@ -129,7 +129,7 @@ fn one_turn(home: &Home, chat: &str, text: String, args: &ChatArgs) -> Result<Ex
             }
             other if !args.json => {
                 for text in describe(home, &other)? {
-                    println!("{text}");
+                    writeln!(io::stdout(), "{text}")?;
                 }
                 io::stdout().flush()?;
             }

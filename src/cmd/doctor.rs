@@ -34,7 +34,7 @@ struct Check {
 }
 
 pub fn run(home: &Home, args: &JsonArgs) -> Result<ExitCode> {
-    let Settings { containers, .. } = Settings::load(home)?;
+    let Settings { containers, agents, gateway, .. } = Settings::load(home)?;
     home.create()?;
     let mut checks = Vec::new();
     let mut check = |name, result: Result<String, String>, remedy| {
@@ -60,6 +60,10 @@ pub fn run(home: &Home, args: &JsonArgs) -> Result<ExitCode> {
         check("mount", Err(reason), "allow it in ~/.config/nanoclaw/mount-allowlist.json, or take it from the group");
     }
     check("clock", clock(), "set the clock (`timedatectl`): tasks wait for a sane one");
+    let provider = agents.provider;
+    let credential = gateway.missing(&provider).map_or(Ok(()), |missing| Err(format!("{provider} needs {missing}")));
+    let remedy = "put it into .env, or choose another NANOCLAW_PROVIDER";
+    check("model", credential.map(|()| format!("{provider} has what it needs")), remedy);
     let docker = Docker::new(&containers.docker);
     let version = docker.ping().map_err(|e| e.to_string());
     let engine = check("docker", version, "install and start Docker: `make run` does both");

@@ -9,24 +9,43 @@
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
+use jiff::{SignedDuration, Timestamp};
+
 use crate::channel::Chat;
 
 /// First wait after a send that may succeed later; doubled for each further one.
 const FIRST_BACKOFF: Duration = Duration::from_secs(1);
 /// Longest such wait.
 const MAX_BACKOFF: Duration = Duration::from_secs(15 * 60);
-/// Tries before a message is given up: with these waits, a day and a little.
-pub const MAX_ATTEMPTS: u32 = 108;
+/// How long a message is tried before it is given up.
+const GIVE_UP_AFTER: SignedDuration = SignedDuration::from_hours(24);
+/// Tries there must have been by then: a clock that was set, or a host that was off, give nothing up.
+const MIN_TRIES: u32 = 12;
 /// Failures of a channel in a row before its circuit opens.
 const MAX_CHANNEL_FAILURES: u32 = 3;
 /// Longest time between two tries of a channel whose circuit is open.
 const MAX_CIRCUIT_WAIT: Duration = Duration::from_secs(60);
 
-/// One thing to send: where it comes from, and how often it was tried.
+/// One thing to send: where it comes from, and how it was tried.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Job<S> {
     pub source: S,
-    pub attempts: u32,
+    pub tries: Tries,
+}
+
+/// How often something was tried in vain, and since when. How often says little: each time a
+/// channel answers another, what waits for it is tried.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Tries {
+    pub count: u32,
+    pub since: Option<Timestamp>,
+}
+
+impl Tries {
+    /// Whether it is given up.
+    pub fn are_enough(self, now: Timestamp) -> bool {
+        self.count >= MIN_TRIES && self.since.is_some_and(|since| now.duration_since(since) >= GIVE_UP_AFTER)
+    }
 }
 
 /// The queues.
@@ -153,30 +172,34 @@ impl<S: Clone> Conversations<S> {
         job
     }
 
+    /// What is in flight was tried in vain.
+    pub fn tried(&mut self, chat: &Chat, now: Timestamp) -> Option<&Job<S>> {
+        let job = self.by_chat.get_mut(chat)?.in_flight.as_mut()?;
+        job.tries = Tries { count: job.tries.count.saturating_add(1), since: job.tries.since.or(Some(now)) };
+        Some(job)
+    }
+
     /// What was in flight failed; it goes back to the head and is tried again after `wait`, or when
     /// its channel answers another.
     pub fn failed(&mut self, chat: &Chat, now: Instant, wait: Duration) {
-        self.back_to_head(chat, Hold::Failed(now + wait), 1);
+        self.back_to_head(chat, Hold::Failed(now + wait));
     }
 
     /// What was in flight goes back to the head and is not tried again before `wait` is over.
     pub fn put_off(&mut self, chat: &Chat, now: Instant, wait: Duration) {
-        self.back_to_head(chat, Hold::Until(now + wait), 1);
+        self.back_to_head(chat, Hold::Until(now + wait));
     }
 
     /// What was in flight goes back to the head until [`Conversations::back`] - or goes again at
     /// once, if that was said while it was in flight.
     pub fn away(&mut self, chat: &Chat) {
         let came_back = self.by_chat.get(chat).is_some_and(|c| c.came_back);
-        self.back_to_head(chat, if came_back { Hold::Free } else { Hold::Away }, 0);
+        self.back_to_head(chat, if came_back { Hold::Free } else { Hold::Away });
     }
 
-    fn back_to_head(&mut self, chat: &Chat, hold: Hold, attempts: u32) {
+    fn back_to_head(&mut self, chat: &Chat, hold: Hold) {
         if let Some(c) = self.by_chat.get_mut(chat) {
-            if let Some(mut job) = c.in_flight.take() {
-                job.attempts += attempts;
-                c.waiting.push_front(job);
-            }
+            c.in_flight.take().into_iter().for_each(|job| c.waiting.push_front(job));
             c.hold = hold;
         }
     }
@@ -211,12 +234,7 @@ impl<S: Clone> Conversations<S> {
             .min()
     }
 
-    /// What was handed over in this conversation and not answered for.
-    pub fn in_flight(&self, chat: &Chat) -> Option<&Job<S>> {
-        self.by_chat.get(chat)?.in_flight.as_ref()
-    }
-
-    /// The same of all conversations.
+    /// What was handed over and not answered for.
     pub fn all_in_flight(&self) -> impl Iterator<Item = &Job<S>> {
         self.by_chat.values().filter_map(|c| c.in_flight.as_ref())
     }
@@ -260,7 +278,7 @@ mod tests {
     }
 
     fn job(n: u32) -> Job<u32> {
-        Job { source: n, attempts: 0 }
+        Job { source: n, tries: Tries::default() }
     }
 
     #[test]
@@ -289,7 +307,7 @@ mod tests {
         assert_eq!(q.sendable(now), [chat("b")]);
         assert_eq!(q.next_release(now), Some(now + Duration::from_secs(5)));
         assert_eq!(q.sendable(now + Duration::from_secs(5)), [chat("a"), chat("b")]);
-        assert_eq!(q.head(&chat("a")), Some(&Job { source: 1, attempts: 1 }));
+        assert_eq!(q.head(&chat("a")), Some(&job(1)));
     }
 
     #[test]
@@ -372,9 +390,20 @@ mod tests {
     }
 
     #[test]
-    fn giving_up_takes_about_a_day() {
-        let total: Duration = (1..MAX_ATTEMPTS).map(|n| backoff(n, 0)).sum();
-        assert!((24..26).contains(&(total.as_secs() / 3600)), "{total:?}");
+    fn what_is_given_up_is_a_day_old_and_was_tried() {
+        let mut q = Conversations::default();
+        q.push(chat("a"), job(1), None);
+        let first = Timestamp::UNIX_EPOCH;
+        let mut enough = |at: Timestamp| {
+            q.sent(&chat("a"));
+            let tries = q.tried(&chat("a"), at).unwrap().tries;
+            q.put_off(&chat("a"), Instant::now(), FIRST_BACKOFF);
+            tries.are_enough(at)
+        };
+        assert!(!enough(first));
+        assert!(!enough(first + GIVE_UP_AFTER), "the clock was set");
+        assert!((0..500).all(|_| !enough(first + GIVE_UP_AFTER - SignedDuration::from_secs(1))), "the channel flaps");
+        assert!(enough(first + GIVE_UP_AFTER));
     }
 
     proptest! {

@@ -4,13 +4,16 @@
 use std::collections::{HashMap, HashSet};
 
 use anyhow::Result;
-use nanoclaw_session::row::{InStatus, MessageOut};
+use nanoclaw_session::content::Outbound;
+use nanoclaw_session::row::{InStatus, MessageOut, OutKind};
 use nanoclaw_session::untrusted::{UntrustedError, open_untrusted, recover_copy};
+use nanoclaw_session::usage::Usage;
 
-use super::queue::Job;
+use super::queue::{Job, Tries};
 use super::session::{Books, Finished, Flushed, Found, FoundRow, Life, LookError};
 use super::{Actor, STORE_RETRY, Source};
 use crate::channel::{Chat, TurnResult};
+use crate::config::PROVIDERS;
 use crate::store::{Settled, StoreError};
 use crate::sweep;
 use crate::time::Now;
@@ -108,23 +111,12 @@ impl Actor {
 
     /// The last words of a dead container are read: write what is known, then tell the sweep.
     fn end_of_life(&mut self, session_id: &str, claims: Vec<String>) {
-        let Now { instant: now, wall } = self.now;
+        let written = self.write(session_id);
         let Some(books) = self.books.get_mut(session_id) else { return };
-        match books.flush(wall, &self.parts.zone) {
-            Ok(Flushed::TurnsEnded) => {
-                self.for_sweep.push_back(sweep::Event::Finished { session_id: session_id.to_owned() });
-            }
-            Ok(Flushed::OutcomesOnly) => {}
-            Err(e) => {
-                // The sweep would start a successor for what is done: it must wait for this.
-                if books.flush_failed(now) == 3 {
-                    log::warn!("The end of a container waits to be written session={session_id} error={e}");
-                }
-                books.look_again = books.flush_again;
-                return;
-            }
-        }
-        if let Life::Dead { run_id } = std::mem::replace(&mut books.life, Life::None) {
+        if written.is_err() {
+            // The sweep would start a successor for what is done: it must wait for this.
+            books.look_again = books.flush_again;
+        } else if let Life::Dead { run_id } = std::mem::replace(&mut books.life, Life::None) {
             self.drained(run_id, claims);
         }
     }
@@ -134,11 +126,14 @@ impl Actor {
     }
 
     pub(super) fn enqueue_row(&mut self, session_id: &str, row: FoundRow) {
+        if row.message.kind == OutKind::System {
+            return self.act(session_id, &row.message);
+        }
         let wall = self.now.wall;
         let waits = row.not_before.filter(|at| *at > wall);
-        if let (Some(at), 0) = (waits, row.attempts) {
+        if let (Some(at), 0) = (waits, row.tries.count) {
             if let Some(books) = self.books.get_mut(session_id) {
-                books.mark_attempt(&row.message.id, 0, at, None);
+                books.mark_attempt(&row.message.id, row.tries, at, None);
             }
             self.later.push((at, session_id.to_owned(), row));
             return;
@@ -155,7 +150,28 @@ impl Actor {
             );
         };
         let source = Source::Row { session_id: session_id.to_owned(), message: row.message };
-        self.conversations.push(chat, Job { source, attempts: row.attempts }, waits.map(|at| self.now.instant_of(at)));
+        self.conversations.push(chat, Job { source, tries: row.tries }, waits.map(|at| self.now.instant_of(at)));
+    }
+
+    /// What is for the host itself goes to no chat: done in the order of the rows, and at once.
+    fn act(&mut self, session_id: &str, row: &MessageOut) {
+        let usage = match Outbound::parse(row.kind, &row.content) {
+            Outbound::Action { name, arguments } if name == Usage::ACTION => {
+                let known = |usage: &Usage| PROVIDERS.contains(&usage.provider.as_str());
+                let usage = Usage::from_arguments(&arguments).map_err(str::to_owned);
+                usage.and_then(
+                    |u| if known(&u) { Ok(u) } else { Err(format!("no provider is called {:?}", u.provider)) },
+                )
+            }
+            Outbound::Action { name, .. } => Err(format!("the host knows no action {name:?}")),
+            Outbound::Invalid(why) => Err(why.to_owned()),
+            _ => Err("it is for the host, and no action".to_owned()),
+        };
+        match (usage, self.books(session_id)) {
+            (Ok(usage), Some(books)) => books.count(row, usage),
+            (Ok(_), None) => {} // read again with its session
+            (Err(why), _) => self.refuse(session_id, &row.id, &why),
+        }
     }
 
     /// The conversation a row belongs to, before anything about it is checked.
@@ -183,7 +199,7 @@ impl Actor {
         }
         for ((chat, result), message_ids) in ends {
             let source = Source::TurnEnd { message_ids, result };
-            self.conversations.push(chat, Job { source, attempts: 0 }, None);
+            self.conversations.push(chat, Job { source, tries: Tries::default() }, None);
         }
     }
 
@@ -209,24 +225,27 @@ impl Actor {
         Ok(self.books.get_mut(session_id))
     }
 
+    /// Writes what waits in a session's books. What cannot be written goes on waiting.
     pub(super) fn flush(&mut self, session_id: &str) {
+        if self.books.get(session_id).is_some_and(Books::has_marks) {
+            // Its fault is noted, and when it is tried again.
+            let _ = self.write(session_id);
+        }
+    }
+
+    fn write(&mut self, session_id: &str) -> Result<()> {
         let Now { instant: now, wall } = self.now;
-        let Some(books) = self.books.get_mut(session_id) else { return };
-        if !books.has_marks() {
-            return;
-        }
-        match books.flush(wall, &self.parts.zone) {
-            Ok(Flushed::TurnsEnded) => {
-                self.for_sweep.push_back(sweep::Event::Finished { session_id: session_id.to_owned() });
+        let Some(books) = self.books.get_mut(session_id) else { return Ok(()) };
+        let flushed = books.flush(&self.parts.store, wall, &self.parts.zone).inspect_err(|e| {
+            // The third time it is no lock that is held for a moment.
+            if books.flush_failed(now) == 3 {
+                log::warn!("Outcomes wait to be written session={session_id} error={e:#}");
             }
-            Ok(Flushed::OutcomesOnly) => {}
-            Err(e) => {
-                // The third time it is no lock that is held for a moment.
-                if books.flush_failed(now) == 3 {
-                    log::warn!("Outcomes wait to be written session={session_id} error={e}");
-                }
-            }
+        })?;
+        if flushed == Flushed::TurnsEnded {
+            self.for_sweep.push_back(sweep::Event::Finished { session_id: session_id.to_owned() });
         }
+        Ok(())
     }
 
     /// Writes what no outcome will take along: a session with something in flight waits for that,

@@ -66,7 +66,7 @@ pub fn resolve(store: &Store, session: &Session, dir: &SessionDir, row: &Message
             Payload::Text { text: fallback_text, files: Vec::new() }
         }
         Outbound::Card { .. } => return Ok(refused("a card needs a fallbackText here")),
-        Outbound::Action { name, .. } => return Ok(refused(&format!("the host knows no action {name:?}"))),
+        Outbound::Action { .. } => return Ok(refused("an action is for the host, not for a chat")),
         Outbound::Invalid(why) => return Ok(refused(why)),
     };
     Ok(Resolved::Send(Box::new(OutboundItem {

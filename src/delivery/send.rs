@@ -8,9 +8,9 @@ use nanoclaw_session::alive::last_heartbeat;
 use nanoclaw_session::content::{ChatIn, Outbound};
 use nanoclaw_session::row::{Address, DeliveryStatus, MessageOut, NewMessageIn, Trigger};
 
-use super::queue::{Job, MAX_ATTEMPTS, backoff};
+use super::queue::{Job, Tries, backoff};
 use super::resolve::{self, Resolved};
-use super::{Actor, STORE_RETRY, Source};
+use super::{Actor, Event, STORE_RETRY, Source};
 use crate::channel::{Chat, OutboundItem, Outcome, Payload};
 use crate::id::new_id;
 use crate::notice;
@@ -18,7 +18,7 @@ use crate::sender::Task;
 use crate::store::{HostMessage, Inserted, StoreError};
 use crate::time::Now;
 
-/// Host messages taken up at once.
+/// Host messages read at once.
 const HOST_MESSAGES_PER_LOOK: u32 = 1_000;
 /// How long an unknown channel's messages wait between tries.
 const NO_CHANNEL_WAIT: Duration = Duration::from_secs(60);
@@ -26,15 +26,22 @@ const NO_CHANNEL_WAIT: Duration = Duration::from_secs(60);
 impl Actor {
     pub(super) fn take_host_messages(&mut self) {
         let wall = self.now.wall;
-        let messages = match self.parts.store.pending_host_messages(HOST_MESSAGES_PER_LOOK) {
-            Ok(messages) => messages,
-            Err(e) => return log::error!("The host's outbox could not be read error={e}"),
-        };
-        for message in messages {
-            if self.host_queued.insert(message.id.clone()) {
+        loop {
+            let messages = match self.parts.store.pending_host_messages_after(self.host_read_to, HOST_MESSAGES_PER_LOOK)
+            {
+                Ok(messages) => messages,
+                Err(e) => {
+                    log::error!("The host's outbox could not be read error={e}");
+                    return self.postponed.push((self.now.instant + STORE_RETRY, Event::HostOutbox));
+                }
+            };
+            let Some(last) = messages.last() else { return };
+            self.host_read_to = last.seq;
+            for message in messages {
                 let chat = Chat { channel_type: message.channel_type, platform_id: message.platform_id };
-                let job = Job { source: Source::Host { id: message.id }, attempts: message.attempts };
+                let tries = Tries { count: message.attempts, since: message.first_attempt_at };
                 let not_before = message.next_attempt_at.or(message.deliver_after).filter(|at| *at > wall);
+                let job = Job { source: Source::Host { id: message.id }, tries };
                 self.conversations.push(chat, job, not_before.map(|at| self.now.instant_of(at)));
             }
         }
@@ -190,18 +197,18 @@ impl Actor {
                 }
             }
             Outcome::Retry { after, why } => {
-                let Some(job) = self.conversations.in_flight(chat) else { return };
-                let (attempts, seed) = (job.attempts + 1, job.source.seed());
-                if attempts >= MAX_ATTEMPTS {
+                let Some(job) = self.conversations.tried(chat, self.now.wall).cloned() else { return };
+                let attempts = job.tries.count;
+                if job.tries.are_enough(self.now.wall) {
                     let why = format!("given up after {attempts} tries: {why}");
                     return self.outcome(chat, Outcome::Permanent { why });
                 }
-                let wait = backoff(attempts, seed).max(after.unwrap_or_default());
+                let wait = backoff(attempts, job.source.seed()).max(after.unwrap_or_default());
                 log::warn!(
                     "A message will be sent again chat={chat} attempts={attempts} wait_s={} error={why}",
                     wait.as_secs()
                 );
-                self.record_attempt(chat, attempts, wait, why);
+                self.record_attempt(job, wait, why);
                 match after {
                     None => self.conversations.failed(chat, now, wait),
                     Some(_) => self.conversations.put_off(chat, now, wait),
@@ -225,21 +232,21 @@ impl Actor {
         }
     }
 
-    fn record_attempt(&mut self, chat: &Chat, attempts: u32, wait: Duration, why: String) {
+    fn record_attempt(&mut self, job: Job<Source>, wait: Duration, why: String) {
         let at = self.now.wall + wait;
-        match self.conversations.in_flight(chat).map(|job| job.source.clone()) {
-            Some(Source::Row { session_id, message }) => {
+        match job.source {
+            Source::Row { session_id, message } => {
                 if let Some(books) = self.books(&session_id) {
-                    books.mark_attempt(&message.id, attempts, at, Some(why));
+                    books.mark_attempt(&message.id, job.tries, at, Some(why));
                 }
                 self.flush(&session_id);
             }
-            Some(Source::Host { id }) => {
-                if let Err(e) = self.parts.store.retry_host_message(&id, at, &why) {
+            Source::Host { id } => {
+                if let Err(e) = self.parts.store.retry_host_message(&id, self.now.wall, at, &why) {
                     log::error!("An attempt could not be recorded message={id} error={e}");
                 }
             }
-            Some(Source::TurnEnd { .. }) | None => {}
+            Source::TurnEnd { .. } => {}
         }
     }
 
@@ -305,14 +312,8 @@ impl Actor {
         };
         match written {
             // One that is gone has no outcome to record.
-            Ok(()) | Err(StoreError::NotFound { .. }) => {
-                self.host_queued.remove(id);
-                if self.host_queued.is_empty() {
-                    self.take_host_messages(); // there may be more than one look takes
-                }
-            }
+            Ok(()) | Err(StoreError::NotFound { .. }) => {}
             Err(e) => {
-                // It stays queued: read again, it would be sent again.
                 log::warn!("An outcome could not be recorded yet message={id} error={e}");
                 self.host_marks.push((id.to_owned(), outcome));
                 self.host_marks_again = self.now.instant + STORE_RETRY;

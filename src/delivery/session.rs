@@ -14,10 +14,13 @@ use nanoclaw_session::layout::SessionDir;
 use nanoclaw_session::row::{AckStatus, DeliveryStatus, InStatus, MessageOut, NewMessageIn};
 use nanoclaw_session::stamp::Stamp;
 use nanoclaw_session::untrusted::{OutRow, OutRows, UntrustedDb, UntrustedError};
+use nanoclaw_session::usage::Usage;
 
+use super::queue::Tries;
 use crate::channel::Chat;
 use crate::recurrence;
-use crate::store::Session;
+use crate::store::{Session, Store};
+use crate::time;
 
 /// Rows read in one look; the rest is read in the next.
 const ROWS_PER_LOOK: usize = 100;
@@ -73,9 +76,11 @@ struct OpenRow {
     attempt: Option<Attempt>,
 }
 
-/// What waits to be written in one transaction.
+/// What waits to be written in one transaction; before it, into the store, what turns have cost.
 #[derive(Debug, Default)]
 struct Marks {
+    /// By the seq of the row that says it.
+    usage: Vec<(i64, Usage)>,
     delivered: Vec<Delivered>,
     attempts: Vec<Attempt>,
     finished: Vec<Finished>,
@@ -129,7 +134,7 @@ impl Finished {
 #[derive(Debug)]
 pub struct FoundRow {
     pub message: MessageOut,
-    pub attempts: u32,
+    pub tries: Tries,
     /// Not before this time.
     pub not_before: Option<Timestamp>,
 }
@@ -258,7 +263,9 @@ impl Books {
             }
             OutRow::Message(message) => {
                 found.rows.push(FoundRow {
-                    attempts: attempt.as_ref().map_or(0, |a| a.attempts),
+                    tries: attempt
+                        .as_ref()
+                        .map_or(Tries::default(), |a| Tries { count: a.attempts, since: a.first_attempt_at }),
                     not_before: attempt.as_ref().map(|a| a.next_attempt_at).or(message.deliver_after),
                     message: message.clone(),
                 });
@@ -273,9 +280,16 @@ impl Books {
         self.marks.delivered.push(Delivered { message_out_id: row_id.to_owned(), platform_message_id, status });
     }
 
+    /// A row says what a turn has cost, and is done with when that is counted.
+    pub fn count(&mut self, row: &MessageOut, usage: Usage) {
+        self.marks.usage.push((row.seq, usage));
+        self.mark_final(&row.id, None, DeliveryStatus::Delivered);
+    }
+
     /// A row is tried again (or for the first time) at `next_attempt_at`.
-    pub fn mark_attempt(&mut self, row_id: &str, attempts: u32, next_attempt_at: Timestamp, error: Option<String>) {
-        let attempt = Attempt { message_out_id: row_id.to_owned(), attempts, next_attempt_at, last_error: error };
+    pub fn mark_attempt(&mut self, row_id: &str, tries: Tries, next_attempt_at: Timestamp, last_error: Option<String>) {
+        let (message_out_id, Tries { count: attempts, since: first_attempt_at }) = (row_id.to_owned(), tries);
+        let attempt = Attempt { message_out_id, attempts, first_attempt_at, next_attempt_at, last_error };
         for row in self.open.values_mut().filter(|r| r.id == row_id) {
             row.attempt = Some(attempt.clone());
         }
@@ -297,15 +311,17 @@ impl Books {
 
     /// Whether anything waits to be written.
     pub fn has_marks(&self) -> bool {
-        let Marks { delivered, attempts, finished, notes } = &self.marks;
+        let Marks { usage: _counted_with_its_outcome, delivered, attempts, finished, notes } = &self.marks;
         !(delivered.is_empty() && attempts.is_empty() && finished.is_empty() && notes.is_empty())
     }
 
     /// Writes what waits, in one transaction. On an error everything still waits.
     ///
     /// # Errors
-    /// SQLite's.
-    pub fn flush(&mut self, now: Timestamp, zone: &str) -> rusqlite::Result<Flushed> {
+    /// The store's or SQLite's.
+    pub fn flush(&mut self, store: &Store, now: Timestamp, zone: &str) -> Result<Flushed> {
+        // Cut after this, the rows are read again, and the store knows that they are counted.
+        store.count_usage(&self.session, &time::day(now, zone).to_string(), &self.marks.usage)?;
         // Behind the cursor is only what is in one of the two tables.
         let first_unrecorded = self.open.iter().find(|(_, row)| row.attempt.is_none()).map(|(seq, _)| *seq);
         let cursor = match (first_unrecorded, self.read_to) {

@@ -7,6 +7,7 @@ use crossbeam_channel::{bounded, unbounded};
 use nanoclaw_session::inbound::{Durability, InboundDb};
 use nanoclaw_session::outbound::OutboundDb;
 use nanoclaw_session::row::{Address, DeliveryStatus, InKind, NewMessageIn, NewMessageOut, OutKind, Trigger};
+use nanoclaw_session::usage::Usage;
 
 use super::*;
 use crate::channel::{Outbound, OutboundItem, Payload};
@@ -23,6 +24,8 @@ enum Mood {
     /// Takes nothing for so long after each message of a chat.
     Limits(Duration),
     Refuses(&'static str),
+    /// Reaches this chat only.
+    Only(&'static str),
     /// Answers so many times, then never again.
     Answers(u32),
 }
@@ -44,7 +47,8 @@ impl Outbound for Platform {
         let chat = item.chat.platform_id.clone();
         match self.mood {
             Mood::Up | Mood::Answers(_) => {}
-            Mood::Down => return Outcome::Retry { after: None, why: "no route to host".into() },
+            Mood::Only(reached) if chat == reached => {}
+            Mood::Down | Mood::Only(_) => return Outcome::Retry { after: None, why: "no route to host".into() },
             Mood::Refuses(why) => return Outcome::Permanent { why: why.into() },
             Mood::Limits(pause) => {
                 if let Some(left) =
@@ -156,15 +160,25 @@ impl World {
     }
 
     fn writes(&mut self, session: &str, text: &str, in_reply_to: Option<&str>) -> String {
+        self.writes_row(session, in_reply_to, (OutKind::Chat, serde_json::json!({"text": text}).to_string()))
+    }
+
+    /// A turn ends: the agent's runner says what it has cost.
+    fn spends(&mut self, session: &str, provider: &str, input_tokens: u64) -> String {
+        let usage = Usage { provider: provider.into(), model: "m".into(), input_tokens, ..Usage::default() };
+        self.writes_row(session, None, usage.to_action().to_row())
+    }
+
+    fn writes_row(&mut self, session: &str, in_reply_to: Option<&str>, (kind, content): (OutKind, String)) -> String {
         self.written += 1;
         let id = format!("out-{}", self.written);
         let row = NewMessageOut {
             id: id.clone(),
             in_reply_to: in_reply_to.map(str::to_owned),
             deliver_after: None,
-            kind: OutKind::Chat,
+            kind,
             address: Address::default(),
-            content: serde_json::json!({"text": text}).to_string(),
+            content,
         };
         let dir = self.home.session(session, session);
         OutboundDb::open(&dir).unwrap().write(|tx| tx.insert(&row, 0, self.now.wall)).unwrap();
@@ -333,6 +347,44 @@ fn after_a_day_a_message_is_given_up_and_the_agent_is_told() {
     w.pass(HOUR * 10);
     assert_eq!(w.inbound("telegram-0").delivered(&id).unwrap().unwrap().status, DeliveryStatus::Failed);
     assert!(w.notes("telegram-0")[0].contains("given up"), "{:?}", w.notes("telegram-0"));
+}
+
+#[test]
+fn a_day_is_a_day_however_often_the_circuit_closes_and_the_host_starts() {
+    let mut w = World::new(5);
+    w.platform("telegram").mood = Mood::Only("telegram-4");
+    let ids: Vec<String> = (0..4).map(|n| w.says(&format!("telegram-{n}"), "hello", None)).collect();
+    for _ in 0..150 {
+        w.says("telegram-4", "up", None);
+        w.pass(Duration::from_secs(60));
+    }
+    let tries = w.inbound("telegram-0").attempts().unwrap()[0].attempts;
+    assert!(tries > 120, "{tries}: each answer to another should have been a reason to try");
+    w.restart();
+    w.pass(HOUR * 21);
+    assert_eq!(w.inbound("telegram-0").delivered(&ids[0]).unwrap(), None, "still tried after 23.5 hours");
+    w.pass(HOUR);
+    assert_eq!(w.inbound("telegram-0").delivered(&ids[0]).unwrap().unwrap().status, DeliveryStatus::Failed);
+}
+
+#[test]
+fn what_waits_for_one_chat_is_in_nobody_elses_way() {
+    let mut w = World::new(0);
+    w.platform("telegram").mood = Mood::Only("there");
+    let (hello, now) = (serde_json::json!({"text": "hello"}), w.now.wall);
+    w.store
+        .transaction(|| -> Result<()> {
+            for n in 0..=2_500 {
+                let chat = if n == 2_500 { "there" } else { "away" };
+                let notice = HostMessage::new(&format!("notice-{n}"), "telegram", chat, hello.clone(), now);
+                w.store.enqueue_host_message(&notice)?;
+            }
+            Ok(())
+        })
+        .unwrap();
+    w.step(Some(Event::HostOutbox));
+    w.step(Some(Event::HostOutbox));
+    assert_eq!(w.platform("telegram").seen, [("there".to_owned(), "hello".to_owned())]);
 }
 
 #[test]
@@ -515,7 +567,7 @@ fn the_end_waits_for_what_could_not_be_written_yet() {
 fn a_message_of_the_host_that_is_gone_is_done_with() {
     let mut w = World::new(1);
     let source = Source::Host { id: "gone".into() };
-    w.actor.conversations.push(Chat::new("telegram", "telegram-0"), Job { source, attempts: 0 }, None);
+    w.actor.conversations.push(Chat::new("telegram", "telegram-0"), Job { source, tries: Tries::default() }, None);
     w.step(None);
     assert!(w.actor.host_marks.is_empty(), "there is nothing to record, now or later");
 }
@@ -540,4 +592,70 @@ fn last_words_that_cannot_be_written_are_tried_ever_later_and_the_sweep_waits() 
     assert!(passed > Duration::from_secs(1), "seven tries in {passed:?} are a loop");
     w.pass(Duration::from_secs(10));
     assert_eq!(drained(&w), 1);
+}
+
+/// What the store holds of a session with an agent of its own: turns, and tokens in.
+fn counted(w: &World, session: &str) -> (i64, i64) {
+    let sums = w.store.usage_since("", Some(session)).unwrap();
+    sums.iter().fold((0, 0), |(turns, tokens), sum| (turns + sum.turns, tokens + sum.input_tokens))
+}
+
+#[test]
+fn what_a_turn_cost_is_counted_once_whenever_the_host_dies_and_nobody_hears_of_it() {
+    let mut w = World::new(1);
+    let changed = || Some(Event::Changed { session_id: "telegram-0".into() });
+    let first = w.spends("telegram-0", "anthropic", 100);
+    w.step(changed());
+    w.step(changed());
+    assert_eq!(counted(&w, "telegram-0"), (1, 100));
+    assert_eq!(w.inbound("telegram-0").delivered(&first).unwrap().unwrap().status, DeliveryStatus::Delivered);
+    // Between the store and the session's file: the one has it, the other does not.
+    let cut = w.spends("telegram-0", "anthropic", 1_000);
+    let mut lock = w.inbound("telegram-0");
+    lock.write(|_| {
+        w.step(changed());
+        assert_eq!(counted(&w, "telegram-0"), (2, 1_100));
+        Ok(())
+    })
+    .unwrap();
+    drop(lock);
+    assert!(w.inbound("telegram-0").delivered(&cut).unwrap().is_none(), "the host dies here");
+    w.restart();
+    w.pass(HOUR);
+    assert!(w.inbound("telegram-0").delivered(&cut).unwrap().is_some());
+    assert_eq!(counted(&w, "telegram-0"), (2, 1_100));
+    w.spends("telegram-0", "openai", 10_000);
+    w.step(changed());
+    assert_eq!(counted(&w, "telegram-0"), (3, 11_100));
+    assert_eq!((w.platform("telegram").asked, w.notes("telegram-0")), (0, vec![]));
+}
+
+#[test]
+fn a_store_that_does_not_answer_delays_the_count_and_loses_nothing() {
+    let mut w = World::new(1);
+    let breaks = rusqlite::Connection::open(w.home.store()).unwrap();
+    breaks.execute_batch("ALTER TABLE usage RENAME TO away").unwrap();
+    let row = w.spends("telegram-0", "anthropic", 5);
+    w.says("telegram-0", "hello", None);
+    assert_eq!(w.platform("telegram").seen.len(), 1, "messages do not wait for it");
+    assert!(w.inbound("telegram-0").delivered(&row).unwrap().is_none());
+    breaks.execute_batch("ALTER TABLE away RENAME TO usage").unwrap();
+    w.pass(HOUR);
+    assert!(w.inbound("telegram-0").delivered(&row).unwrap().is_some());
+    assert_eq!(counted(&w, "telegram-0"), (1, 5));
+}
+
+#[test]
+fn an_action_that_is_not_understood_is_told_to_the_agent() {
+    let mut w = World::new(1);
+    w.spends("telegram-0", "nobody", 5);
+    w.writes_row("telegram-0", None, (OutKind::System, r#"{"action":"fly"}"#.into()));
+    w.writes_row("telegram-0", None, (OutKind::System, r#"{"action":"usage","model":7}"#.into()));
+    w.writes_row("telegram-0", None, (OutKind::System, "{}".into()));
+    w.step(Some(Event::Changed { session_id: "telegram-0".into() }));
+    let notes = w.notes("telegram-0");
+    for (note, why) in notes.iter().zip(["nobody", "fly", "usage needs", "without an action"]) {
+        assert!(note.contains(why), "{notes:?}");
+    }
+    assert_eq!((notes.len(), counted(&w, "telegram-0")), (4, (0, 0)));
 }

@@ -189,6 +189,7 @@ fn a_delivery_that_fails_is_the_reason() {
     let attempt = Attempt {
         message_out_id: "out".into(),
         attempts: 3,
+        first_attempt_at: Some(now()),
         next_attempt_at: now(),
         last_error: Some("the platform is down".into()),
     };

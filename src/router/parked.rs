@@ -12,6 +12,7 @@ use nanoclaw_session::row::NewMessageIn;
 use super::{News, Router};
 use crate::notice;
 use crate::store::{Inserted, Session, StartReason, Store, StoreError};
+use crate::thread::tell;
 use crate::{delivery, sweep};
 
 /// First wait before another try; doubled every ten tries.
@@ -97,7 +98,7 @@ impl Router {
             wait.next_try = now + (FIRST_RETRY * 2u32.pow((wait.failures / 10).min(9))).min(MAX_RETRY);
             let is_lock = e.downcast_ref::<rusqlite::Error>().is_some_and(is_transient);
             if is_lock && wait.since.elapsed() > MAX_LOCKED {
-                let _ = self.sweep.send(sweep::Event::Locked { session_id: session_id.clone() });
+                tell(&self.sweep, sweep::Event::Locked { session_id: session_id.clone() });
             }
             if wait.failures == HOPELESS {
                 log::error!("Messages still wait for a session's file session={session_id} error={e:#}");
@@ -133,8 +134,7 @@ impl Router {
         );
         match notice::tell_owner(&self.store, &text, &notice_key(session_id)) {
             Ok(Inserted::New) => {
-                // Gone means that the host stops; the notice is in the store.
-                let _ = self.delivery.send(delivery::Event::HostOutbox);
+                tell(&self.delivery, delivery::Event::HostOutbox);
             }
             Ok(_) => {}
             Err(e) => log::error!("The owner could not be told session={session_id} error={e:#}"),
@@ -144,8 +144,7 @@ impl Router {
     fn wake(&self, session_id: &str, news: News) {
         if news == News::Wakes {
             let session_id = session_id.to_owned();
-            // Gone means that the host stops; the next start finds the rows.
-            let _ = self.sweep.send(sweep::Event::Wake { session_id, reason: StartReason::Message });
+            tell(&self.sweep, sweep::Event::Wake { session_id, reason: StartReason::Message });
         }
     }
 }

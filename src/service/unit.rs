@@ -229,7 +229,7 @@ WantedBy=multi-user.target
     #[test]
     fn the_timer_of_a_user() {
         let [(_, service), (_, timer)] = files(&install(None), Schedule::EveryMinute).try_into().unwrap();
-        let expected = "[Unit]
+        let service_of_a_user = "[Unit]
 Description=nanoclaw, a personal assistant
 StartLimitIntervalSec=0
 
@@ -239,18 +239,8 @@ Type=oneshot
 SuccessExitStatus=3 4
 TimeoutStartSec=180
 Environment=\"DOCKER_HOST=unix:///run/user/7/docker.sock\"
-KillMode=mixed
-TimeoutStopSec=15
-OOMPolicy=continue
-MemoryHigh=384M
-MemoryMax=512M
-NoNewPrivileges=yes
-LockPersonality=yes
-RestrictRealtime=yes
-RestrictSUIDSGID=yes
-SystemCallArchitectures=native
 ";
-        assert_eq!((service.as_str(), timer.as_str()), (expected, TIMER));
+        assert_eq!((service, timer.as_str()), (service_of_a_user.to_owned() + LIMITS, TIMER));
         assert!(timer.contains("OnCalendar=minutely"));
     }
 

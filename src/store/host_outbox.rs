@@ -34,11 +34,27 @@ table! {
         created_at: Timestamp,
         deliver_after: Option<Timestamp>,
         attempts: u32,
+        first_attempt_at: Option<Timestamp>,
         next_attempt_at: Option<Timestamp>,
         last_error: Option<String>,
         status: OutboxStatus,
         platform_message_id: Option<String>,
         dedup_key: Option<String>,
+    }
+}
+
+table! {
+    /// What a queue must know of a pending message.
+    pub struct PendingHostMessage in "host_outbox" as "host message", key 1 {
+        id: String,
+        /// Its place in line.
+        seq: i64,
+        channel_type: String,
+        platform_id: String,
+        deliver_after: Option<Timestamp>,
+        attempts: u32,
+        first_attempt_at: Option<Timestamp>,
+        next_attempt_at: Option<Timestamp>,
     }
 }
 
@@ -55,6 +71,7 @@ impl HostMessage {
             created_at: now,
             deliver_after: None,
             attempts: 0,
+            first_attempt_at: None,
             next_attempt_at: None,
             last_error: None,
             status: OutboxStatus::Pending,
@@ -84,7 +101,12 @@ impl Store {
 
     /// The pending messages, due or not, in the order they were added.
     pub(crate) fn pending_host_messages(&self, limit: u32) -> Result<Vec<HostMessage>> {
-        self.all("WHERE status = ?1 ORDER BY seq LIMIT ?2", &[&OutboxStatus::Pending, &limit])
+        self.all("WHERE status = 'pending' ORDER BY seq LIMIT ?1", &[&limit])
+    }
+
+    /// The first pending messages behind `seq`, due or not, in the order they were added.
+    pub(crate) fn pending_host_messages_after(&self, seq: i64, limit: u32) -> Result<Vec<PendingHostMessage>> {
+        self.all("WHERE status = 'pending' AND seq > ?1 ORDER BY seq LIMIT ?2", &[&seq, &limit])
     }
 
     pub(crate) fn mark_host_delivered(&self, id: &str, platform_message_id: Option<&str>) -> Result<()> {
@@ -99,10 +121,11 @@ impl Store {
         self.set::<HostMessage>(id, sets, &[&OutboxStatus::Failed, &error])
     }
 
-    /// Counts a failed attempt; the message is due again at `next_attempt_at`.
-    pub(crate) fn retry_host_message(&self, id: &str, next_attempt_at: Timestamp, error: &str) -> Result<()> {
-        let sets = "attempts = attempts + 1, next_attempt_at = ?2, last_error = ?3";
-        self.set::<HostMessage>(id, sets, &[&next_attempt_at, &error])
+    /// Counts an attempt that failed `now`; the message is due again at `next`.
+    pub(crate) fn retry_host_message(&self, id: &str, now: Timestamp, next: Timestamp, error: &str) -> Result<()> {
+        let sets = "attempts = attempts + 1, first_attempt_at = COALESCE(first_attempt_at, ?2),
+            next_attempt_at = ?3, last_error = ?4";
+        self.set::<HostMessage>(id, sets, &[&now, &next, &error])
     }
 
     /// Lets a notice be said again: what it was about is over.
@@ -110,9 +133,14 @@ impl Store {
         self.execute("UPDATE host_outbox SET dedup_key = NULL WHERE dedup_key = ?1", &[&dedup_key]).map(drop)
     }
 
-    /// Deletes the finished messages made before `before`; returns how many.
+    /// Deletes the finished messages made before `before`; returns how many. The last one stays: who
+    /// has read up to it must not miss the next.
     pub fn prune_host_outbox(&self, before: Timestamp) -> Result<usize> {
-        let tail = format!("WHERE status <> 'pending' AND {} < {}", comparable("created_at"), comparable("?1"));
+        let tail = format!(
+            "WHERE status <> 'pending' AND {} < {} AND seq < (SELECT MAX(seq) FROM host_outbox)",
+            comparable("created_at"),
+            comparable("?1")
+        );
         self.delete::<HostMessage>(&tail, &[&before])
     }
 }

@@ -20,6 +20,8 @@ pub const MIGRATIONS: &[Migration] = &[
     Migration { name: "pairing", sql: include_str!("migrations/0003-pairing.sql") },
     Migration { name: "settled", sql: include_str!("migrations/0004-settled.sql") },
     Migration { name: "parked", sql: include_str!("migrations/0005-parked.sql") },
+    Migration { name: "first-attempt", sql: include_str!("migrations/0006-first-attempt.sql") },
+    Migration { name: "usage", sql: include_str!("migrations/0007-usage.sql") },
 ];
 
 table! {

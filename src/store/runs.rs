@@ -129,7 +129,7 @@ impl Store {
         self.all("WHERE session_id = ?1 ORDER BY rowid DESC LIMIT ?2", &[&session_id, &limit])
     }
 
-    pub(crate) fn create_gateway_token(&self, token: &GatewayToken) -> Result<()> {
+    pub fn create_gateway_token(&self, token: &GatewayToken) -> Result<()> {
         self.insert(token)
     }
 

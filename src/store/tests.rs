@@ -8,6 +8,7 @@ mod outbox;
 mod records;
 mod rows;
 mod sessions;
+mod usage;
 mod waiting;
 mod wirings;
 

@@ -10,7 +10,7 @@ use super::fault::StartFault;
 use super::{Actor, Event, Exit, FIND_RETRY, Leftovers, MAX_FIND_RETRY, Phase, Run, Waiting};
 use crate::container::docker::{Docker, DockerError, Inspected, Life, RUN_DEADLINE, Started, State};
 use crate::store::{ContainerRun, EndReason, RunEnd};
-use crate::thread::spawn_worker;
+use crate::thread::{pause, spawn_worker, tell};
 
 /// How often a start of an earlier life is asked after.
 const AWAIT_STEP: Duration = Duration::from_secs(1);
@@ -19,14 +19,15 @@ impl Actor {
     /// Asks the engine which containers of this install there are. Those nobody knows are removed.
     pub(super) fn find_containers(&mut self) -> Result<()> {
         let open = self.parts.store.open_container_runs()?;
+        // What is started from here on would be nobody's.
+        self.reconciled = false;
         if open.is_empty() && self.parts.leftovers == Leftovers::Recorded {
             return self.found(Ok(Vec::new()));
         }
         let (docker, me, install) = (self.parts.docker.clone(), self.parts.me.clone(), self.parts.home.install_id());
         let known: HashSet<String> = open.into_iter().map(|run| run.container_name).collect();
         spawn_worker("docker-list", move || {
-            // The sweep is gone when the host stops; then nobody needs to know.
-            let _ = me.send(Event::Found(known_containers(&docker, &install, &known)));
+            tell(&me, Event::Found(known_containers(&docker, &install, &known)));
         })?;
         Ok(())
     }
@@ -54,9 +55,10 @@ impl Actor {
                 return Ok(());
             }
         };
-        self.find_wait = FIND_RETRY;
+        let runs = self.parts.store.open_container_runs()?;
+        let wait = std::mem::replace(&mut self.find_wait, FIND_RETRY);
         self.find_again = None;
-        for run in self.parts.store.open_container_runs()? {
+        for run in runs {
             if self.session_of(&run.id).is_some() {
                 continue; // of this life
             }
@@ -64,6 +66,8 @@ impl Actor {
             // One broken session stops only itself.
             if let Err(e) = self.take_over(&run, container) {
                 log::error!("A container could not be taken over session={} error={e:#}", run.session_id);
+                self.find_again = Some(Instant::now() + wait);
+                self.find_wait = (wait * 2).min(MAX_FIND_RETRY);
             }
         }
         if !self.reconciled {
@@ -74,10 +78,10 @@ impl Actor {
         Ok(())
     }
 
-    /// Takes over a run of an earlier life.
+    /// Takes over a run of an earlier life. Should that fail, its session gets no other container.
     fn take_over(&mut self, run: &ContainerRun, container: Option<&Inspected>) -> Result<()> {
         let name = &run.container_name;
-        if !matches!(self.slot(&run.session_id).phase, Phase::Stopped) {
+        if !matches!(self.slot(&run.session_id).phase, Phase::Stopped | Phase::Unknown) {
             // The session has a later one: this is what a failed write left open.
             log::warn!("Closing a stale run session={} container={name}", run.session_id);
             if container.is_some() {
@@ -92,7 +96,7 @@ impl Actor {
             self.parts.store.end_container_run(&run.id, &end)?;
             return Ok(self.parts.store.delete_gateway_tokens(name)?);
         }
-        match container {
+        let taken = match container {
             Some(container) => self.adopt(run, container),
             None if run.container_id.is_none() => self.await_start(run),
             None => {
@@ -100,7 +104,8 @@ impl Actor {
                 self.begin_ending(&run.session_id, run_of(run, Some(EndReason::Vanished)), Some(Exit::UNKNOWN));
                 Ok(())
             }
-        }
+        };
+        taken.inspect_err(|_| self.slot(&run.session_id).phase = Phase::Unknown)
     }
 
     /// A host was killed while its `docker run` was under way: that may live on and come to
@@ -120,10 +125,9 @@ impl Actor {
                     // It came, and may have ended already; or it cannot come any more.
                     _ => break docker.life(&name, RUN_DEADLINE.saturating_sub(left)).unwrap_or(Life::AskEngine),
                 }
-                // The answer is all that is waited for, and it comes from another process.
-                let _ = crossbeam_channel::after(AWAIT_STEP.min(left)).recv();
+                pause(AWAIT_STEP.min(left));
             };
-            let _ = me.send(Event::Started { run_id, result: Ok(Started { container_id: None, life }) });
+            tell(&me, Event::Started { run_id, result: Ok(Started { container_id: None, life }) });
         })?;
         Ok(())
     }
@@ -143,7 +147,7 @@ impl Actor {
         spawn_worker("docker-adopt", move || {
             // It lives, as far as we know: an engine that does not answer is asked again later.
             let life = docker.life(&name, Duration::ZERO).unwrap_or(Life::AskEngine);
-            let _ = me.send(Event::Started { run_id, result: Ok(Started { container_id: Some(container_id), life }) });
+            tell(&me, Event::Started { run_id, result: Ok(Started { container_id: Some(container_id), life }) });
         })?;
         Ok(())
     }

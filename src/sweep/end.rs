@@ -4,18 +4,18 @@ use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use nanoclaw_session::row::InStatus;
 
 use super::decide::{self, Verdict};
 use super::fault::{self, FaultKind, StartFault};
 use super::prune;
-use super::{Actor, Event, Exit, LOOK_AGAIN, Phase, Run};
+use super::{Actor, Event, Exit, Phase, Run};
 use crate::container::docker::{Docker, Inspected, State};
 use crate::delivery;
 use crate::recurrence;
 use crate::store::{ContainerStatus, EndReason, RunEnd, StoreError};
-use crate::thread::spawn_worker;
+use crate::thread::{pause, spawn_worker, tell};
 
 /// Largest kept log of one container. bytes
 const MAX_KEPT_LOG_BYTES: usize = 1024 * 1024;
@@ -47,7 +47,7 @@ impl Actor {
     pub(super) fn begin_ending(&mut self, session_id: &str, run: Run, exit: Option<Exit>) {
         let run_id = run.id.clone();
         self.slot(session_id).phase = Phase::Ending { run, exit, claims: None };
-        let _ = self.parts.delivery.send(delivery::Event::Dead { session_id: session_id.to_owned(), run_id });
+        tell(&self.parts.delivery, delivery::Event::Dead { session_id: session_id.to_owned(), run_id });
     }
 
     pub(super) fn reap(&self, session_id: &str, run_id: String, container: String) -> Result<()> {
@@ -55,7 +55,7 @@ impl Actor {
         let logs = self.parts.home.container_logs(session_id);
         spawn_worker("docker-reap", move || {
             let exit = take_away(&docker, &container, &logs);
-            let _ = me.send(Event::Reaped { run_id, exit });
+            tell(&me, Event::Reaped { run_id, exit });
         })?;
         Ok(())
     }
@@ -112,9 +112,7 @@ impl Actor {
         let judged = self.end_run(session_id, &run, reason, exit).and_then(|()| self.judge_claims(session_id, &claims));
         if let Err(e) = judged.and_then(|()| self.look(session_id)) {
             // Its messages must not wait for the next safety pass.
-            self.parts.store.set_due(session_id, Some(self.wall + LOOK_AGAIN))?;
-            self.refresh_due()?;
-            return Err(e).context(format!("session {session_id} is looked at again"));
+            return self.look_failed(session_id, &e);
         }
         // A start that is next would find the file locked.
         if !self.queue.iter().any(|w| w.session_id == session_id) {
@@ -178,7 +176,7 @@ impl Actor {
                     log::error!("Message failed session={session_id} message={id} tries={}", decide::MAX_TRIES);
                     self.tell_failed(&session, &id)?;
                     let failed = delivery::Event::Failed { session_id: session_id.to_owned(), message_id: id };
-                    let _ = self.parts.delivery.send(failed);
+                    tell(&self.parts.delivery, failed);
                 }
             }
         }
@@ -221,8 +219,7 @@ fn exit_of(docker: &Docker, container: &str) -> Exit {
             }
             Ok(None) => return Exit::UNKNOWN,
             Ok(Some(_)) if Instant::now() < until => {
-                // The news is in another process, which sends none.
-                let _ = crossbeam_channel::after(wait).recv();
+                pause(wait);
                 wait = (wait * 2).min(MAX_LAG_STEP);
             }
             Ok(Some(_)) => {

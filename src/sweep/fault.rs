@@ -13,6 +13,7 @@ use crate::delivery;
 use crate::destinations;
 use crate::notice::{self, Repeat};
 use crate::store::{EndReason, Inserted, Session};
+use crate::thread::tell;
 
 /// Containers that die without having taken a message before their user is told.
 pub const CRASHES_BEFORE_NOTICE: u32 = 3;
@@ -137,8 +138,7 @@ impl Actor {
     fn tell(&self, session: &Session, text: &str, repeat: Repeat<'_>) -> Result<()> {
         let Some(chat) = destinations::own_chat(&self.parts.store, session)? else { return Ok(()) };
         if notice::post(&self.parts.store, &chat, session.thread_id.as_deref(), text, repeat)? == Inserted::New {
-            // Gone means that the host stops; the notice is in the store.
-            let _ = self.parts.delivery.send(delivery::Event::HostOutbox);
+            tell(&self.parts.delivery, delivery::Event::HostOutbox);
         }
         Ok(())
     }

@@ -16,7 +16,7 @@ use crate::delivery;
 use crate::id::{new_id, new_secret};
 use crate::memory;
 use crate::store::{ContainerRun, ContainerStatus, EndReason, GatewayToken, Session, StartReason, StoreError};
-use crate::thread::spawn_worker;
+use crate::thread::{spawn_worker, tell};
 use crate::time::Now;
 
 /// Longest wait after an engine that did not answer: it comes back as a whole, and soon.
@@ -31,7 +31,7 @@ pub struct StartProblem {
 
 impl Actor {
     pub(super) fn wake(&mut self, session_id: &str, reason: StartReason) {
-        let _ = self.parts.delivery.send(delivery::Event::Woken { session_id: session_id.to_owned() });
+        tell(&self.parts.delivery, delivery::Event::Woken { session_id: session_id.to_owned() });
         let slot = self.slot(session_id);
         match &mut slot.phase {
             // The runner sees the message by itself.
@@ -40,7 +40,7 @@ impl Actor {
                 progress.woken(*last_wake);
             }
             // It will see the message too; and one on its way down is looked after at its end.
-            Phase::Starting(_) | Phase::Ending { .. } => {}
+            Phase::Starting(_) | Phase::Ending { .. } | Phase::Unknown => {}
             Phase::Stopped => self.enqueue(session_id, reason),
         }
     }
@@ -149,7 +149,7 @@ impl Actor {
                 fault: StartFault::diagnose(&docker, &settings, &spec.image, error),
                 leftover,
             });
-            let _ = me.send(Event::Started { run_id, result });
+            tell(&me, Event::Started { run_id, result });
         });
         match worker {
             Ok(()) => self.slot(session_id).phase = Phase::Starting(run),
@@ -165,7 +165,7 @@ impl Actor {
     /// What was watched for a start that came to nothing is watched no more.
     fn no_container(&self, session_id: &str) {
         self.parts.watcher.forget_session(session_id);
-        let _ = self.parts.delivery.send(delivery::Event::Gone { session_id: session_id.to_owned() });
+        tell(&self.parts.delivery, delivery::Event::Gone { session_id: session_id.to_owned() });
     }
 
     /// Delivery hears of what the container writes. The watch stands before the container runs.
@@ -177,7 +177,7 @@ impl Actor {
             // Delivery's own poll still finds what is written.
             Err(e) => log::warn!("No notifications for a session session={session_id} error={e}"),
         }
-        let _ = self.parts.delivery.send(delivery::Event::Live { session_id: session_id.clone() });
+        tell(&self.parts.delivery, delivery::Event::Live { session_id: session_id.clone() });
     }
 
     pub(super) fn started(&mut self, run_id: &str, result: Result<Started, StartProblem>) -> Result<()> {
@@ -200,7 +200,7 @@ impl Actor {
                 slot.phase = Phase::Running { run, proof, since, last_wake, progress };
                 log::debug!("Container runs session={session_id} container={name} proof={proof:?}");
                 // Says again what it has claimed: while it started, that was a predecessor's.
-                let _ = self.parts.delivery.send(delivery::Event::Live { session_id: session_id.clone() });
+                tell(&self.parts.delivery, delivery::Event::Live { session_id: session_id.clone() });
                 match life {
                     Life::Pidfd(pidfd) => self.parts.watcher.process(run_id, pidfd),
                     Life::AskEngine => {}
@@ -255,7 +255,7 @@ impl Actor {
                 }
                 // One is on its way out already: wait for it.
                 Phase::Running { .. } | Phase::Ending { exit: None, .. } => return,
-                Phase::Starting(_) | Phase::Ending { .. } | Phase::Stopped => {}
+                Phase::Starting(_) | Phase::Ending { .. } | Phase::Stopped | Phase::Unknown => {}
             }
         }
         idle.sort();
@@ -274,7 +274,7 @@ impl Actor {
             Phase::Running { run, .. } => run,
             // It may work already while the engine's program still returns: it is asked then.
             Phase::Starting(run) => return run.ended_by_us = Some(reason),
-            Phase::Stopped | Phase::Ending { .. } => return,
+            Phase::Stopped | Phase::Unknown | Phase::Ending { .. } => return,
         };
         run.ended_by_us = Some(reason);
         let (run_id, name) = (run.id.clone(), run.container_name.clone());
@@ -283,7 +283,7 @@ impl Actor {
         let worker = spawn_worker("docker-stop", move || {
             if let Err(e) = docker.stop(&name) {
                 log::warn!("A container could not be stopped container={name} error={e}");
-                let _ = me.send(Event::NotStopped { run_id: run });
+                tell(&me, Event::NotStopped { run_id: run });
             }
         });
         if let Err(e) = worker {

@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use crossbeam_channel::unbounded;
 
 use super::*;
-use crate::store::{AgentGroup, HostMessage, Question};
+use crate::store::{AgentGroup, ContainerRun, HostMessage, Question};
 use crate::watch::watcher;
 
 struct World {
@@ -35,6 +35,7 @@ impl World {
         let long_ago = crate::time::now() - prune::KEPT * 2;
         store.enqueue_host_message(&HostMessage::new("old", "cli", "local", "".into(), long_ago)).unwrap();
         store.mark_host_delivered("old", None).unwrap();
+        store.enqueue_host_message(&HostMessage::new("new", "cli", "local", "".into(), long_ago)).unwrap();
         let parts = Sweep {
             store,
             home,
@@ -202,4 +203,78 @@ fn a_question_nobody_answered_in_time_is_answered_with_that_once() {
     assert_eq!(rows[0].content, r#"{"questionId":"late","status":"expired","type":"question_response"}"#);
     let left = |id: &str| w.actor.parts.store.take_question(id).unwrap().is_some();
     assert_eq!(["late", "open", "forever"].map(left), [false, true, true]);
+}
+
+#[test]
+fn a_session_that_cannot_be_looked_at_is_looked_at_ever_later() {
+    let mut w = World::new("exit 1");
+    w.session("broken");
+    w.actor.step(None);
+    let file = w.actor.parts.home.session("broken", "broken").inbound_db();
+    fs::write(&file, "this is no database, and it is long enough to be none: ".repeat(20)).unwrap();
+    let wait = |w: &mut World| {
+        w.actor.parts.store.set_due("broken", Some(w.actor.wall)).unwrap();
+        w.actor.next_due = Some(w.actor.wall);
+        w.actor.step(None);
+        let due = w.actor.parts.store.find_due("broken").unwrap().unwrap();
+        (due.next_due_at.duration_since(w.actor.wall).as_secs_f64()).round()
+    };
+    let waits: Vec<f64> = (0..7).map(|_| wait(&mut w)).collect();
+    assert_eq!(waits, [2.0, 4.0, 8.0, 16.0, 32.0, 60.0, 60.0]);
+    fs::remove_file(&file).unwrap();
+    w.actor.look("broken").unwrap();
+    fs::write(&file, "broken again, and it is long enough to be no database: ".repeat(20)).unwrap();
+    assert_eq!(wait(&mut w), 2.0, "that is another fault");
+}
+
+#[test]
+fn a_session_whose_container_could_not_be_taken_over_gets_no_second_one() {
+    // The engine knows of one container, which runs.
+    let mut w = World::new(
+        r#"case "$1" in
+            ps) echo 4f1d ;;
+            inspect) echo '[{"Id":"4f1d","Name":"/container-s","State":{"Status":"running","Pid":1},"Config":{"Labels":null}}]' ;;
+            *) echo "$@" >>"$0.calls"; exit 1 ;;
+        esac"#,
+    );
+    w.session("s");
+    let now = crate::time::now();
+    let left = ContainerRun {
+        id: "run-s".into(),
+        session_id: "s".into(),
+        container_name: "container-s".into(),
+        container_id: Some("4f1d".into()),
+        image: "image".into(),
+        started_at: now,
+        start_reason: StartReason::Message,
+        ended_at: None,
+        end_reason: None,
+        exit_code: None,
+        oom: false,
+    };
+    w.actor.parts.store.begin_container_run(&left).unwrap();
+    let path = w.actor.parts.home.store();
+    let status = |word: &str| {
+        let db = rusqlite::Connection::open(&path).unwrap();
+        db.execute_batch(&format!("PRAGMA ignore_check_constraints=1; UPDATE sessions SET status='{word}'")).unwrap();
+    };
+    let find = |w: &mut World| {
+        w.actor.find_again = Some(Instant::now());
+        w.actor.step(None);
+        assert!(!w.actor.reconciled, "what starts meanwhile would be taken for a leftover");
+        let found = w.events.recv_timeout(SOON).unwrap();
+        w.actor.step(Some(found));
+    };
+    status("unheard-of");
+    find(&mut w);
+    assert!(w.actor.reconciled, "the other sessions go on");
+    status("active");
+    w.actor.step(Some(Event::Wake { session_id: "s".into(), reason: StartReason::Message }));
+    assert!(matches!(w.actor.slot("s").phase, Phase::Unknown), "{:?}", w.actor.slot("s").phase);
+    assert!(w.actor.find_again.is_some(), "it is tried again");
+    find(&mut w);
+    let started = w.events.recv_timeout(SOON).unwrap();
+    w.actor.step(Some(started));
+    let Phase::Running { run, .. } = &w.actor.slot("s").phase else { panic!("it was not adopted") };
+    assert_eq!(run.id, "run-s");
 }

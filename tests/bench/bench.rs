@@ -19,6 +19,7 @@
 #[path = "../support/binaries.rs"]
 mod binaries;
 mod chat;
+mod gateway;
 mod history;
 mod host;
 mod idle;
@@ -84,6 +85,9 @@ fn run() -> Result<ExitCode> {
     }
     if wanted("routing") {
         routing::measure(&mut report, effort)?;
+    }
+    if wanted("gateway") {
+        gateway::measure(&mut report, effort)?;
     }
     if wanted("history") {
         history::measure(&mut report, effort)?;

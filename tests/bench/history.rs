@@ -13,7 +13,7 @@ use nanoclaw::channel::{Outcome, Payload};
 use nanoclaw::delivery::{Delivery, Event};
 use nanoclaw::sender::Task;
 use nanoclaw::setup::{self, MAIN};
-use nanoclaw::store::{Session, Store};
+use nanoclaw::store::Store;
 use nanoclaw::time::now;
 use nanoclaw_session::inbound::{Durability, InboundDb};
 use nanoclaw_session::layout::SessionDir;
@@ -85,11 +85,8 @@ struct Past {
 impl Past {
     fn make(place: &Place, store: &Store, name: &str, rows: usize) -> Result<Past> {
         setup::wire_terminal(store, name, &store.agent_group(MAIN)?)?;
-        let chat = store.find_messaging_group(CHANNEL, name)?.context("the chat was just made")?;
         let session_id = format!("sess-{name}");
-        store.ensure_session(&Session::new(&session_id, MAIN, Some(&chat.id), None, now()))?;
-        let dir = place.home.session(MAIN, &session_id);
-        dir.prepare()?;
+        let dir = place.session(store, &session_id, name, None)?;
         Ok(Past { session_id, outbound: past::write(&dir, rows)?, dir, next: 0 })
     }
 

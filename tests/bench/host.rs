@@ -9,13 +9,15 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
+use nanoclaw::channel::cli::CHANNEL;
 use nanoclaw::channel::cli::wire::{FromClient, ToClient};
 use nanoclaw::config::Settings;
 use nanoclaw::container::spec::INSTALL_LABEL;
 use nanoclaw::home::Home;
-use nanoclaw::setup;
-use nanoclaw::store::Store;
+use nanoclaw::setup::{self, MAIN};
+use nanoclaw::store::{Session, Store};
 use nanoclaw::time::now;
+use nanoclaw_session::layout::SessionDir;
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
@@ -58,6 +60,15 @@ impl Place {
         let store = Store::open(&self.home.store(), now())?;
         setup::ensure_defaults(&store, &Settings::load(&self.home)?.agents)?;
         Ok(store)
+    }
+
+    /// A session in this chat of the terminal, with an empty folder.
+    pub fn session(&self, store: &Store, id: &str, chat: &str, thread: Option<&str>) -> Result<SessionDir> {
+        let chat = store.find_messaging_group(CHANNEL, chat)?.context("the terminal has no such chat")?;
+        store.ensure_session(&Session::new(id, MAIN, Some(&chat.id), thread, now()))?;
+        let dir = self.home.session(MAIN, id);
+        dir.prepare()?;
+        Ok(dir)
     }
 
     /// Starts the daemon and waits until it is ready.

@@ -7,11 +7,8 @@ use std::path::Path;
 use std::thread;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
-use nanoclaw::channel::cli::{CHANNEL, LOCAL_CHAT};
-use nanoclaw::setup::MAIN;
-use nanoclaw::store::Session;
-use nanoclaw::time::now;
+use anyhow::Result;
+use nanoclaw::channel::cli::LOCAL_CHAT;
 use nanoclaw_session::layout::SessionDir;
 
 use crate::Effort;
@@ -99,13 +96,10 @@ fn sweep(report: &mut Report, place: &Place, bin: &Path) -> Result<()> {
 /// Sessions that had one message, each in its thread, and its answer.
 fn fill(place: &Place, sessions: Range<usize>) -> Result<()> {
     let store = place.store()?;
-    let chat = store.find_messaging_group(CHANNEL, LOCAL_CHAT)?.context("the terminal has no chat")?;
     let mut model: Option<SessionDir> = None;
     for n in sessions {
         let (id, thread) = (format!("sess-bench-{n}"), format!("thread-{n}"));
-        store.ensure_session(&Session::new(&id, MAIN, Some(&chat.id), Some(&thread), now()))?;
-        let dir = place.home.session(MAIN, &id);
-        dir.prepare()?;
+        let dir = place.session(&store, &id, LOCAL_CHAT, Some(&thread))?;
         match &model {
             None => {
                 past::write(&dir, 1)?;

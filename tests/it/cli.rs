@@ -3,6 +3,7 @@
 use std::fs;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::ExitStatusExt;
 use std::process::Child;
 
 use serde_json::Value;
@@ -32,6 +33,23 @@ fn an_unknown_word_gets_a_suggestion_and_code_2() {
         assert_eq!((output.code, output.stdout.as_str()), (Some(2), ""), "{args:?}");
         assert!(output.stderr.contains(meant), "{output:?}");
     }
+}
+
+#[test]
+fn a_command_whose_output_nobody_reads_ends_without_a_word_and_the_daemon_goes_on() {
+    let host = Host::started();
+    for args in [&["status"][..], &["status", "--json"], &["chats", "list"], &["doctor"]] {
+        let (reader, stdout) = rustix::pipe::pipe().unwrap();
+        drop(reader);
+        let child = host.nanoclaw(args).stdout(stdout).stderr(std::process::Stdio::piped()).spawn().unwrap();
+        let output = child.wait_with_output().unwrap();
+        assert_eq!(output.status.signal(), Some(rustix::process::Signal::PIPE.as_raw()), "{args:?}: {output:?}");
+        assert!(output.stderr.is_empty(), "{args:?}: {output:?}");
+    }
+    let status = fs::read_to_string(format!("/proc/{}/status", host.pid())).unwrap();
+    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:")).unwrap().trim();
+    let pipe = 1 << (rustix::process::Signal::PIPE.as_raw() - 1);
+    assert_ne!(u64::from_str_radix(ignored, 16).unwrap() & pipe, 0, "a client that leaves would end the daemon");
 }
 
 #[test]

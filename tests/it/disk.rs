@@ -163,3 +163,17 @@ fn a_home_that_becomes_read_only_loses_nothing_and_goes_on_once_it_is_not() {
     hear(&client, "\"second.\"");
     host.wait_completed(2);
 }
+
+#[test]
+fn a_look_at_a_home_that_is_read_only_says_that_it_is() {
+    let host = Host::new();
+    host.run(&["init", "--yes"]);
+    let _mounted = Mounted::read_only(host.home().root());
+    let output = host.run(&["status"]);
+    assert_eq!((output.code, output.stdout.as_str()), (Some(1), ""));
+    let data = host.home().data();
+    assert!(
+        output.stderr.contains(&format!("{} cannot be written (Read-only file system", data.display())),
+        "{output:?}"
+    );
+}

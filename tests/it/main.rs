@@ -3,6 +3,8 @@
 //!
 //! Needs `make build` and `make image`; where Docker does not answer, the tests fail.
 
+#[path = "../../runner/tests/support/fake_http.rs"]
+mod fake_http;
 #[path = "../../runner/tests/support/messages_api.rs"]
 mod messages_api;
 #[path = "../support/mod.rs"]
@@ -15,6 +17,7 @@ mod disk;
 mod engine_restart;
 mod faults;
 mod fixtures;
+mod gateway;
 mod hostile;
 mod import;
 mod model;

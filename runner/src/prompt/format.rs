@@ -10,6 +10,8 @@ use nanoclaw_session::row::{Address, MessageIn};
 
 use super::{attribute, text};
 use crate::destinations::Destinations;
+use crate::provider::PromptFile;
+use crate::provider::model::media;
 use crate::time;
 
 /// How the host signs its notes.
@@ -52,6 +54,16 @@ pub fn batch(rows: &[MessageIn], destinations: &Destinations, zone: &TimeZone, w
     }
     out.push_str("</messages>");
     out
+}
+
+/// The pictures and PDFs that came with `rows`.
+pub fn files(rows: &[MessageIn], workspace: &Path) -> Vec<PromptFile> {
+    let chats = rows.iter().filter_map(|row| match Inbound::parse(row.kind, &row.content) {
+        Inbound::Chat(chat) => Some(chat),
+        _ => None,
+    });
+    let paths = chats.flat_map(|chat| chat.attachments).filter_map(|a| a.local_path.map(|path| workspace.join(path)));
+    paths.filter_map(|path| media::kind(&path).map(|kind| PromptFile { path, media_type: kind.to_owned() })).collect()
 }
 
 /// The name of the conversation a row came in; the host's notes come from the host.

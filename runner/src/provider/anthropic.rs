@@ -1,298 +1,229 @@
-//! The Messages API, streamed, through the host's gateway.
-//!
-//! The API is stateless: each request sends the whole history, and the continuation is the name of
-//! its file. Follow-ups that came meanwhile are asked in the same turn. What is transient is retried
-//! here, by the rule in [`retry`]. A turn that fails takes its lines back out of the history.
-//!
-//! A request that the API calls invalid may be so because of the history. With one, the turn is
-//! reported as stale, which makes the agent ask once more without; the old history is given up
-//! only when that works.
+//! The Messages API.
+//! Shapes: <https://docs.anthropic.com/en/api/messages>, <https://docs.anthropic.com/en/api/errors>.
 
-mod history;
-mod request;
-mod retry;
-mod sse;
-mod stream;
+mod reader;
 
-use std::io::{self, Read};
-use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use serde_json::{Value, json};
 
-use nanoclaw_session::layout::SessionDir;
-use ureq::Body;
-use ureq::http::{Response, StatusCode};
-
-use self::history::{History, Role};
-use self::retry::{LONGEST_PAUSE, Retry};
-use self::stream::{Answer, Fault, Step};
-use super::{ErrorClass, Prompt, Provider, Stopped, TurnError, TurnEvent, TurnHandle, TurnPort, TurnRequest};
-use crate::gateway::{Gateway, SILENCE_TIMEOUT};
-use crate::time;
+use super::ErrorClass;
+use super::model::api::{Api, Failure, Reader, Request};
+use super::model::media;
+use super::model::message::{Block, Message};
 
 pub const NAME: &str = "anthropic";
 
-/// The model when `container.json` names none.
 const DEFAULT_MODEL: &str = "claude-sonnet-5-5";
 const API_VERSION: &str = "2023-06-01";
-/// Least time between two reports that something arrives.
-const REPORT_STEP: Duration = Duration::from_millis(100);
-/// Longest `retry-after` that is believed: a month.
-const MAX_RETRY_AFTER_SECONDS: u64 = 31 * 24 * 3_600;
-const MAX_ERROR_BODY_BYTES: u64 = 64 * 1024;
-const READ_BYTES: usize = 8 * 1024;
-
-/// What stands in the history for a reply that was cut short by the user.
-const STOPPED_NOTE: &str = "[The user stopped this reply.]";
-/// What the user reads below a reply that the model could not end.
-const CUT_OFF_NOTE: &str = "[The answer was cut off here: it reached the model's limit.]";
+/// Longest answer, thinking included. tokens
+const MAX_ANSWER_TOKENS: u32 = 16_384;
+/// What every model takes at least. tokens
+const WINDOW_TOKENS: u64 = 200_000;
+/// Longest part of an error's text that is shown to people. characters
+const MAX_MESSAGE_CHARS: usize = 300;
+/// Parts of the names of models that know no adaptive thinking and no effort: those before 4.6.
+const OLDER_MODELS: [&str; 7] = ["claude-2", "claude-3", "claude-instant", "-4-0", "-4-1", "-4-5", "-4-2025"];
 
 /// See the module.
-#[derive(Debug, Clone)]
-pub struct Anthropic {
-    gateway: Gateway,
-    model: String,
-    /// Where the histories are.
-    folder: PathBuf,
-}
+pub struct Messages;
 
-impl Anthropic {
-    pub fn new(gateway: Gateway, model: Option<String>, dir: &SessionDir) -> Anthropic {
-        let model = model.filter(|m| !m.trim().is_empty()).unwrap_or_else(|| DEFAULT_MODEL.into());
-        Anthropic { gateway, model, folder: dir.state().join(NAME) }
-    }
-}
-
-impl Provider for Anthropic {
-    fn name(&self) -> &str {
+impl Api for Messages {
+    fn name(&self) -> &'static str {
         NAME
     }
 
-    fn start(&self, request: TurnRequest) -> io::Result<TurnHandle> {
-        let client = self.gateway.client();
-        let interrupted = client.clone();
-        let turn = Turn { client, provider: self.clone(), system: request.system.clone() };
-        super::spawn(move || interrupted.shutdown(), move |port| turn.run(port, request))
+    fn default_model(&self) -> &'static str {
+        DEFAULT_MODEL
     }
-}
 
-struct Turn {
-    client: ureq::Agent,
-    provider: Anthropic,
-    system: String,
-}
-
-/// Why there is no answer.
-enum Ended {
-    Stopped,
-    Failed(TurnError),
-}
-
-/// Why one request got none.
-enum Missed {
-    /// There will be none.
-    Ended(Ended),
-    /// Worth another try, after what the server asked for if it did.
-    Again { why: String, retry_after: Option<Duration> },
-}
-
-impl From<Stopped> for Ended {
-    fn from(_: Stopped) -> Ended {
-        Ended::Stopped
+    fn path(&self) -> &'static str {
+        "/v1/messages"
     }
-}
 
-impl From<Stopped> for Missed {
-    fn from(_: Stopped) -> Missed {
-        Missed::Ended(Ended::Stopped)
+    fn headers(&self, token: &str) -> Vec<(&'static str, String)> {
+        vec![("x-api-key", token.to_owned()), ("anthropic-version", API_VERSION.to_owned())]
     }
-}
 
-impl From<TurnError> for Missed {
-    fn from(error: TurnError) -> Missed {
-        Missed::Ended(Ended::Failed(error))
+    fn window(&self, _: &str) -> u64 {
+        WINDOW_TOKENS
     }
-}
 
-fn error(class: ErrorClass, sentence: String) -> TurnError {
-    TurnError { class, sentence }
-}
-
-fn disk_error(e: &io::Error) -> TurnError {
-    error(ErrorClass::Transient, format!("I could not store our conversation: {e}."))
-}
-
-impl Turn {
-    fn run(self, port: TurnPort, request: TurnRequest) -> Result<(), Stopped> {
-        let opened = match request.continuation.as_deref() {
-            None => History::create(&self.provider.folder).map(Some),
-            Some(name) => History::open(&self.provider.folder, name),
-        };
-        let mut history = match opened {
-            Ok(Some(history)) => history,
-            Ok(None) => return port.fail(error(ErrorClass::StaleContinuation, "I lost our conversation.".into())),
-            Err(e) => return port.fail(disk_error(&e)),
-        };
-        if let Err(e) = history.begin(&request.prompt) {
-            return port.fail(disk_error(&e));
+    fn body(&self, request: &Request<'_>) -> Vec<u8> {
+        let cached = json!({"type": "ephemeral"});
+        let mut messages: Vec<Value> = request.messages.iter().map(message).collect();
+        // The history only grows: what was sent last time is found in the cache up to its last block, and this time's
+        // last block is where the next request finds it.
+        for message in messages.iter_mut().rev().filter(|m| m["role"] == "user").take(2) {
+            if let Some(last) = message["content"].as_array_mut().and_then(|content| content.last_mut()) {
+                last["cache_control"] = cached.clone();
+            }
         }
-        self.converse(port, history)
+        let mut body = json!({
+            "model": request.model,
+            "max_tokens": MAX_ANSWER_TOKENS,
+            "stream": true,
+            "messages": messages,
+        });
+        if !request.system.is_empty() {
+            body["system"] = json!([{"type": "text", "text": request.system, "cache_control": cached}]);
+        }
+        if !request.tools.is_empty() {
+            let tool = |t: &crate::tools::Spec| json!({"name": t.name, "description": t.description, "input_schema": t.schema});
+            let mut tools: Vec<Value> = request.tools.iter().map(tool).collect();
+            if let Some(last) = tools.last_mut() {
+                last["cache_control"] = cached;
+            }
+            body["tools"] = tools.into();
+        }
+        if thinks(request.model) {
+            body["thinking"] = json!({"type": "adaptive"});
+            if let Some(effort) = request.effort {
+                body["output_config"] = json!({"effort": effort});
+            }
+        }
+        body.to_string().into_bytes()
     }
 
-    /// Asks until no follow-up is left.
-    fn converse(self, mut port: TurnPort, mut history: History) -> Result<(), Stopped> {
-        let mut texts = Vec::new();
-        loop {
-            let mut answer = Answer::default();
-            match self.ask(&mut port, &mut history, &mut answer) {
-                Ok(()) => {}
-                Err(Ended::Stopped) => {
-                    let said = format!("{}\n\n{STOPPED_NOTE}", answer.text);
-                    if let Err(e) = history.append(Role::Assistant, &[], said.trim()).and_then(|()| history.sync()) {
-                        eprintln!("History not written error={e}");
-                    }
-                    return Err(Stopped);
+    fn reader(&self) -> Box<dyn Reader> {
+        Box::new(reader::MessageReader::default())
+    }
+
+    fn refusal(&self, status: u16, body: &str) -> Failure {
+        let message = error_message(body).unwrap_or_else(|| format!("HTTP {status}"));
+        match status {
+            401 | 403 => bad_key(&message),
+            413 => Failure::TooLong { why: message },
+            429 => Failure::Limited { why: message },
+            408 | 409 | 500..=599 => Failure::Again { why: format!("{message} (HTTP {status})") },
+            _ => invalid(&message),
+        }
+    }
+}
+
+/// Whether a model takes adaptive thinking and effort. Other vendors' models behind this API take neither.
+fn thinks(model: &str) -> bool {
+    model.contains("claude-") && !OLDER_MODELS.iter().any(|old| model.contains(old))
+}
+
+fn message(message: &Message) -> Value {
+    json!({"role": message.role, "content": message.content.iter().filter_map(block).collect::<Vec<_>>()})
+}
+
+/// A block as the API takes it; `None` for what is another API's.
+fn block(block: &Block) -> Option<Value> {
+    Some(match block {
+        Block::Text { text } => json!({"type": "text", "text": text}),
+        Block::File { path, media_type } => {
+            let kind = if media_type == "application/pdf" { "document" } else { "image" };
+            match media::base64(path) {
+                Some(data) => {
+                    json!({"type": kind, "source": {"type": "base64", "media_type": media_type, "data": data}})
                 }
-                Err(Ended::Failed(error)) => {
-                    history.roll_back();
-                    return port.fail(error);
-                }
-            }
-            let follow_ups = port.take_follow_ups()?;
-            if let Err(e) = record(&mut history, &answer, &follow_ups) {
-                return port.fail(disk_error(&e));
-            }
-            texts.push(answer.with_note());
-            if follow_ups.is_empty() {
-                return port.finish(texts, None);
+                None => json!({"type": "text", "text": format!("[{}: no longer there]", path.display())}),
             }
         }
+        Block::ToolUse { id, name, input } => json!({"type": "tool_use", "id": id, "name": name, "input": input}),
+        Block::ToolResult { tool_use_id, content, is_error } => {
+            let content: Vec<Value> = content.iter().filter_map(self::block).collect();
+            json!({"type": "tool_result", "tool_use_id": tool_use_id, "content": content, "is_error": is_error})
+        }
+        Block::Opaque { api, block } if api == NAME => block.clone(),
+        Block::Opaque { .. } => return None,
+    })
+}
+
+/// What an error says, on one line.
+fn error_message(body: &str) -> Option<String> {
+    let value: Value = serde_json::from_str(body).ok()?;
+    let message = value.get("error")?.get("message")?.as_str()?;
+    Some(message.split_whitespace().collect::<Vec<_>>().join(" ").chars().take(MAX_MESSAGE_CHARS).collect())
+}
+
+/// A request that will never succeed as it is.
+fn invalid(message: &str) -> Failure {
+    if message.contains("prompt is too long") || message.contains("exceed context limit") {
+        return Failure::TooLong { why: message.into() };
+    }
+    let sentence = format!("The model rejected the request: {message}");
+    Failure::Final { class: ErrorClass::InvalidRequest, sentence }
+}
+
+fn bad_key(message: &str) -> Failure {
+    let sentence = format!("The model refused the key ({message}). The owner has to set a valid one.");
+    Failure::Final { class: ErrorClass::Auth, sentence }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::model::message::Role;
+    use super::*;
+    use crate::tools::Spec;
+
+    fn body(model: &str, messages: &[Message], tools: &[Spec]) -> Value {
+        let request = Request { model, effort: Some("high"), system: "s", messages, tools };
+        serde_json::from_slice(&Messages.body(&request)).unwrap()
     }
 
-    /// One answer to the history as it is, however many requests that takes.
-    fn ask(&self, port: &mut TurnPort, history: &mut History, answer: &mut Answer) -> Result<(), Ended> {
-        let body = request::body(&self.provider.model, &self.system, &history.messages());
-        let mut retry = Retry::new(Instant::now());
-        port.emit(TurnEvent::Waiting { until: time::now() + SILENCE_TIMEOUT })?;
-        loop {
-            *answer = Answer::default();
-            let (why, retry_after) = match self.attempt(port, history, &body, answer) {
-                Ok(()) => return Ok(()),
-                Err(Missed::Ended(ended)) => return Err(ended),
-                Err(Missed::Again { why, retry_after }) => (why, retry_after),
-            };
-            port.check()?;
-            let Some(pause) = retry.next(Instant::now(), retry_after) else {
-                let sentence = format!("The model could not be reached; I tried for a while. ({why})");
-                return Err(Ended::Failed(error(ErrorClass::Transient, sentence)));
-            };
-            eprintln!("Request failed, trying again error={why:?} in_ms={}", pause.as_millis());
-            port.emit(TurnEvent::Waiting { until: time::now() + pause + SILENCE_TIMEOUT })?;
-            port.wait(pause)?;
+    fn text(text: &str) -> Block {
+        Block::Text { text: text.into() }
+    }
+
+    #[test]
+    fn a_request_has_what_the_api_demands() {
+        let call = Block::ToolUse { id: "t1".into(), name: "bash".into(), input: json!({"command": "ls"}) };
+        let result = Block::ToolResult { tool_use_id: "t1".into(), content: vec![text("a")], is_error: false };
+        let thinking = Block::Opaque { api: NAME.into(), block: json!({"type": "thinking", "signature": "x"}) };
+        let other = Block::Opaque { api: "openai".into(), block: json!({}) };
+        let messages = [
+            Message { role: Role::User, content: vec![text("hi")] },
+            Message { role: Role::Assistant, content: vec![thinking, other, call] },
+            Message { role: Role::User, content: vec![result, text("quick")] },
+        ];
+        let tools = [Spec { name: "bash".into(), description: "d".into(), schema: json!({"type": "object"}) }];
+        let cached = json!({"type": "ephemeral"});
+        assert_eq!(
+            body("claude-opus-5-5", &messages, &tools),
+            json!({"model": "claude-opus-5-5", "max_tokens": MAX_ANSWER_TOKENS, "stream": true,
+                "system": [{"type": "text", "text": "s", "cache_control": cached}],
+                "thinking": {"type": "adaptive"}, "output_config": {"effort": "high"},
+                "tools": [{"name": "bash", "description": "d", "input_schema": {"type": "object"}, "cache_control": cached}],
+                "messages": [
+                    {"role": "user", "content": [{"type": "text", "text": "hi", "cache_control": cached}]},
+                    {"role": "assistant", "content": [
+                        {"type": "thinking", "signature": "x"},
+                        {"type": "tool_use", "id": "t1", "name": "bash", "input": {"command": "ls"}}]},
+                    {"role": "user", "content": [
+                        {"type": "tool_result", "tool_use_id": "t1", "is_error": false,
+                         "content": [{"type": "text", "text": "a"}]},
+                        {"type": "text", "text": "quick", "cache_control": cached}]}]})
+        );
+    }
+
+    #[test]
+    fn only_models_that_think_are_asked_to() {
+        for (model, thinking) in [
+            ("claude-sonnet-5-5", true),
+            ("claude-opus-4-6", true),
+            ("claude-opus-4-8", true),
+            ("claude-sonnet-4-5", false),
+            ("claude-sonnet-4-20250514", false),
+            ("claude-3-7-sonnet-latest", false),
+            ("glm-5", false),
+        ] {
+            assert_eq!(thinks(model), thinking, "{model}");
+            assert_eq!(body(model, &[], &[]).get("output_config").is_some(), thinking, "{model}");
         }
     }
 
-    /// One request.
-    fn attempt(&self, port: &TurnPort, history: &mut History, body: &[u8], answer: &mut Answer) -> Result<(), Missed> {
-        let response = self
-            .client
-            .post(self.provider.gateway.url("/v1/messages"))
-            .header("x-api-key", self.provider.gateway.token())
-            .header("anthropic-version", API_VERSION)
-            .header("content-type", "application/json")
-            .header("accept", "text/event-stream")
-            .send(body)
-            .map_err(|e| again(format!("no connection: {e}")))?;
-        if response.status() != StatusCode::OK {
-            return Err(refusal(response, history));
-        }
-        if history.announce() {
-            port.emit(TurnEvent::Init { continuation: history.name().to_owned() })?;
-        }
-        read_answer(port, response.into_body().into_reader(), answer)
-    }
-}
-
-/// Writes down an answer and what the user said meanwhile; the last one also to the disk.
-fn record(history: &mut History, answer: &Answer, follow_ups: &[Prompt]) -> io::Result<()> {
-    history.append(Role::Assistant, &[], &answer.text)?;
-    for prompt in follow_ups {
-        history.append(Role::User, &prompt.message_ids, &prompt.text)?;
-    }
-    if follow_ups.is_empty() { history.sync() } else { Ok(()) }
-}
-
-fn again(why: String) -> Missed {
-    Missed::Again { why, retry_after: None }
-}
-
-/// Reads the stream to its end. `answer` always holds what was said so far.
-fn read_answer(port: &TurnPort, mut body: impl Read, answer: &mut Answer) -> Result<(), Missed> {
-    let mut parser = sse::Parser::default();
-    let mut reported: Option<Instant> = None;
-    let mut buffer = [0; READ_BYTES];
-    loop {
-        let n = body.read(&mut buffer).map_err(|e| again(format!("the answer broke off: {e}")))?;
-        if n == 0 {
-            return Err(again("the answer broke off".into()));
-        }
-        for event in parser.feed(&buffer[..n]).map_err(|e| again(e.to_string()))? {
-            match answer.apply(&event) {
-                Ok(Step::More) => {}
-                Ok(Step::Done) => return Ok(()),
-                Err(Fault::Refused) => {
-                    return Err(error(ErrorClass::Refused, "The model declined to answer that.".into()).into());
-                }
-                Err(Fault::Reported { kind, message }) => return Err(reported_fault(&kind, &message)),
-                Err(Fault::Unreadable(why)) => return Err(again(why)),
-            }
-        }
-        if reported.is_none_or(|at| at.elapsed() >= REPORT_STEP) {
-            reported = Some(Instant::now());
-            port.emit(TurnEvent::Activity)?;
-        }
-    }
-}
-
-/// An error in the middle of a stream.
-fn reported_fault(kind: &str, message: &str) -> Missed {
-    match kind {
-        "invalid_request_error" | "not_found_error" | "request_too_large" => invalid(message).into(),
-        "authentication_error" | "permission_error" => bad_key(message).into(),
-        _ => again(format!("{kind}: {message}")),
-    }
-}
-
-fn invalid(message: &str) -> TurnError {
-    error(ErrorClass::InvalidRequest, format!("The model rejected the request: {message}"))
-}
-
-fn bad_key(message: &str) -> TurnError {
-    error(ErrorClass::Auth, format!("The model refused the key ({message}). The owner has to set a valid one."))
-}
-
-/// What an answer that is not 200 means.
-fn refusal(response: Response<Body>, history: &History) -> Missed {
-    let status = response.status();
-    let retry_after = response
-        .headers()
-        .get("retry-after")
-        .and_then(|v| v.to_str().ok())
-        .and_then(|v| v.trim().parse().ok())
-        .map(|seconds: u64| Duration::from_secs(seconds.min(MAX_RETRY_AFTER_SECONDS)));
-    let mut body = String::new();
-    // What cannot be read of an error's text only makes the message poorer.
-    let _partial = response.into_body().into_reader().take(MAX_ERROR_BODY_BYTES).read_to_string(&mut body);
-    let message = request::error_message(&body).unwrap_or_else(|| format!("HTTP {status}"));
-    match status.as_u16() {
-        401 | 403 => bad_key(&message).into(),
-        400 | 413 if history.has_past() => error(ErrorClass::StaleContinuation, invalid(&message).sentence).into(),
-        429 => match retry_after {
-            Some(pause) if pause > LONGEST_PAUSE => {
-                error(ErrorClass::Quota { reset: time::now() + pause }, message).into()
-            }
-            _ => Missed::Again { why: message, retry_after },
-        },
-        code @ (408 | 409 | 500..=599) => Missed::Again { why: format!("{message} (HTTP {code})"), retry_after },
-        _ => invalid(&message).into(),
+    #[test]
+    fn refusals_are_told_apart() {
+        let body = |message: &str| json!({"type": "error", "error": {"type": "x", "message": message}}).to_string();
+        assert!(
+            matches!(Messages.refusal(401, &body("bad\n  key")), Failure::Final { class: ErrorClass::Auth, sentence }
+            if sentence.contains("(bad key)"))
+        );
+        assert!(matches!(Messages.refusal(400, &body("prompt is too long: 1 > 0")), Failure::TooLong { .. }));
+        assert!(matches!(Messages.refusal(400, &body("messages: no")), Failure::Final { .. }));
+        assert!(matches!(Messages.refusal(429, "<html>"), Failure::Limited { why } if why == "HTTP 429"));
+        assert!(matches!(Messages.refusal(529, ""), Failure::Again { .. }));
     }
 }

@@ -31,7 +31,7 @@ use serde_json::{Value, json};
 use self::child::{Cli, Conversation, Launch};
 use self::protocol::Line;
 use self::talk::{Asked, Step, Talk};
-use super::{ErrorClass, Provider, STACK_BYTES, TurnError, TurnEvent, TurnHandle, TurnPort, TurnRequest};
+use super::{Command, ErrorClass, Provider, STACK_BYTES, TurnError, TurnEvent, TurnHandle, TurnPort, TurnRequest};
 use crate::gateway::{Gateway, SILENCE_TIMEOUT};
 use crate::stop::{self, Stopped};
 use crate::tools::Context;
@@ -96,7 +96,7 @@ impl Provider for Claude {
                 let context = Context { stop, events: port.events.clone() };
                 let talk = Talk::new(request.continuation);
                 let turn = Turn { shared, context, talk, system: request.system, reported: None };
-                turn.run(port, request.prompt.text)
+                turn.run(port, request.command.map_or(request.prompt.text, |command| line_of(command).to_owned()))
             },
         )
     }
@@ -316,6 +316,14 @@ impl Turn {
             let _given = self.shared.launch.wake.try_send(());
         }
         *self.shared.slot() = Some(cli);
+    }
+}
+
+/// What the CLI calls it.
+fn line_of(command: Command) -> &'static str {
+    match command {
+        Command::Compact => "/compact",
+        Command::Context => "/context",
     }
 }
 

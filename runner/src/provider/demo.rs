@@ -13,7 +13,8 @@ use nanoclaw_session::content::Outbound;
 use nanoclaw_session::layout::SessionDir;
 
 use self::hearing::Heard;
-use super::{Outgoing, Prompt, Provider, Stopped, TurnEvent, TurnHandle, TurnPort, TurnRequest};
+use super::{Outgoing, Prompt, Provider, TurnEvent, TurnHandle, TurnPort, TurnRequest};
+use crate::stop::Stopped;
 use crate::{id, time};
 
 pub const NAME: &str = "demo";
@@ -42,6 +43,9 @@ impl Provider for Demo {
     }
 
     fn start(&self, request: TurnRequest) -> io::Result<TurnHandle> {
+        if request.command.is_some() {
+            return super::say("The demo provider remembers nothing but the number of its turns.".into());
+        }
         let turn = Turn { dir: self.dir.clone(), number: number_after(request.continuation.as_deref()) };
         super::spawn(|| (), move |port| turn.run(port, request.prompt))
     }
@@ -126,7 +130,7 @@ fn slow_count(phrase: &str) -> Option<u32> {
 fn count(port: &mut TurnPort, limit: u32) -> Result<String, Stopped> {
     let mut numbers = Vec::new();
     for n in 1..=limit {
-        port.wait(COUNT_STEP)?;
+        port.stop().wait(COUNT_STEP)?;
         numbers.push(n.to_string());
         port.emit(TurnEvent::Activity)?;
     }

@@ -1,6 +1,8 @@
 //! The `claude` provider: the real runner with the real Claude Code CLI, against a strict stand-in for the Messages
 //! API. `make test-claude` gets the CLI, says where it is in `NANOCLAW_CLAUDE_CLI`, and runs what is ignored here.
 
+#[path = "../support/fake_http.rs"]
+mod fake_http;
 #[path = "../support/messages_api.rs"]
 mod messages_api;
 #[path = "../run/session.rs"]
@@ -11,6 +13,7 @@ use std::fs::{self, File};
 use std::io::Write;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use nanoclaw_session::outbound::{OutboundDb, continuation_key};
@@ -64,7 +67,7 @@ impl World {
         let mut input = input;
         input["command"] = format!("echo at the gate; cat {}", path.display()).into();
         input["description"] = "Wait".into();
-        self.api.script(Script::Call { name: "Bash", input });
+        self.api.script(call("Bash", input));
         Gate { path }
     }
 
@@ -182,6 +185,14 @@ fn whole(request: &Request) -> String {
     request.body["messages"].to_string()
 }
 
+/// The model calls a tool. The CLI tells its calls apart by their ids.
+fn call(name: &str, input: serde_json::Value) -> Script {
+    static CALLS: AtomicUsize = AtomicUsize::new(0);
+    let id = format!("toolu_{}", CALLS.fetch_add(1, Ordering::Relaxed));
+    let block = json!({"type": "tool_use", "id": id, "name": name, "input": input});
+    Script::Blocks { blocks: vec![block], end: "tool_use" }
+}
+
 fn status(code: u16, retry_after: Option<u64>) -> Script {
     Script::Status { code, kind: "some_error", message: "some reason", retry_after }
 }
@@ -234,7 +245,7 @@ fn a_tool_is_declared_while_it_runs_and_sees_no_key() {
     let world = World::with_cli();
     let _runner = world.start();
     let gate = world.script_gated(json!({"timeout": 300_000}));
-    world.api.script(Script::Call { name: "Bash", input: json!({"command": "env", "description": "Look"}) });
+    world.api.script(call("Bash", json!({"command": "env", "description": "Look"})));
     world.session.say("m1", "do it");
     let waits = gate.arrived(&world.session);
     let declared = world.session.wait_for("declaration", || world.session.silent_until());
@@ -254,7 +265,7 @@ fn a_tool_that_we_have_a_better_one_for_is_refused_with_a_hint() {
     let world = World::with_cli();
     let _runner = world.start();
     let input = json!({"cron": "0 9 * * *", "prompt": "x"});
-    world.api.script(Script::Call { name: "CronCreate", input });
+    world.api.script(call("CronCreate", input));
     world.answered("m1", "remind me");
     world.api.request();
     let request = world.api.request();
@@ -394,10 +405,7 @@ fn what_passes_is_waited_for_and_a_limit_is_not() {
     world.answered("m1", "hello");
     world.api.script(status(429, Some(3_600)));
     world.session.say("m2", "hello");
-    world.session.wait_ack("m2", AckStatus::Failed);
-    world.answered("m3", "and now?");
-    let texts = world.session.texts();
-    assert_eq!((texts.len(), &*texts[0], &*texts[2]), (3, "answer 1", "answer 2"));
+    let texts = world.session.wait_for("notice", || Some(world.session.texts()).filter(|texts| texts.len() == 2));
     assert!(texts[1].starts_with("The model's limit is used up until "), "{texts:?}");
 }
 
@@ -457,6 +465,20 @@ fn the_end_of_a_background_task_is_told_unasked_and_keeps_the_runner_until_then(
 
 #[test]
 #[ignore = "needs the Claude Code CLI: make test-claude"]
+fn a_conversation_is_shortened_on_demand() {
+    let world = World::with_cli();
+    let _runner = world.start();
+    world.answered("m1", "my name is Ann");
+    world.answered("m2", "/compact");
+    world.answered("m3", "go on");
+    assert_eq!(world.session.texts()[1], "Done: /compact.");
+    let mut requests = std::iter::repeat_with(|| whole(&world.api.request()));
+    let last = requests.find(|request| request.contains(">go on<")).unwrap();
+    assert!(!last.contains("my name is Ann"), "{last}");
+}
+
+#[test]
+#[ignore = "needs the Claude Code CLI: make test-claude"]
 fn the_chosen_skills_are_the_clis_too() {
     let world = World::with_cli();
     let skill = world.session.path("tone");
@@ -477,7 +499,7 @@ fn it_works_in_a_container_that_has_no_network() {
     let world = World::with_cli();
     let _container = Container::start(&world);
     let input = json!({"command": "echo $HOME; echo written >file; id -u", "description": "Look"});
-    world.api.script(Script::Call { name: "Bash", input });
+    world.api.script(call("Bash", input));
     world.answered("m1", "do it");
     world.api.request();
     assert!(whole(&world.api.request()).contains("/home/agent\\n70707"));

@@ -32,7 +32,7 @@ fn a_conversation_survives_the_container() {
     session.say("m1", "my name is Ann");
     let request = api.request();
     assert_eq!(request.headers["x-api-key"], "token-1");
-    assert!(request.body["system"].as_str().unwrap().starts_with("Be kind.\n\n## Your destinations"));
+    assert!(request.body["system"][0]["text"].as_str().unwrap().starts_with("Be kind.\n\n## Your destinations"));
     assert!(request.last().contains("sender=\"Ann\"") && request.last().contains(">my name is Ann</message>"));
     session.wait_ack("m1", AckStatus::Completed);
     assert_eq!(session.texts(), ["answer 1"]);

@@ -8,6 +8,7 @@ use nanoclaw_session::alive::is_locked;
 use nanoclaw_session::inbound::{Delivered, Durability, InboundDb, roll_back_journal};
 use nanoclaw_session::row::{AckStatus, DeliveryStatus, NewMessageIn};
 use rusqlite::Connection;
+use rustix::fs::{CWD, FileType, Mode, mknodat};
 
 use crate::session::{Session, message, now};
 
@@ -24,6 +25,24 @@ fn a_turn_cut_short_by_a_kill_is_done_again_by_the_successor() {
     let _runner = session.start();
     session.wait_ack("m1", AckStatus::Completed);
     assert_eq!(session.texts(), ["1, 2, 3, 4"]);
+}
+
+#[test]
+fn what_is_no_file_in_the_place_of_one_ends_it_at_once_with_a_word_about_it() {
+    for suffix in ["", "-journal"] {
+        let session = Session::new();
+        let (mut trap, out) = (session.dir.outbound_db().into_os_string(), session.dir.outbound_db());
+        // A journal is looked at when there is something it may belong to.
+        drop(nanoclaw_session::outbound::OutboundDb::open(&session.dir).unwrap());
+        trap.push(suffix);
+        if suffix.is_empty() {
+            fs::remove_file(&out).unwrap();
+        }
+        mknodat(CWD, &trap, FileType::Fifo, Mode::RUSR, 0).unwrap();
+        assert_eq!(session.start().exit_code(), 1);
+        let error = format!("error: open {}: unable to open database file", out.display());
+        assert!(session.log().contains(&error), "{suffix:?}: {}", session.log());
+    }
 }
 
 #[test]

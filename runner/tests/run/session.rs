@@ -165,16 +165,30 @@ impl Session {
         let db = Connection::open_with_flags(self.dir.outbound_db(), OpenFlags::SQLITE_OPEN_READ_ONLY).ok()?;
         db.busy_timeout(Duration::from_secs(5)).unwrap();
         let ready = db.query_row("SELECT COUNT(*) FROM sqlite_master", [], |r| r.get::<_, i64>(0));
-        // What a killed runner had begun to write is taken back by the next one.
-        let is_torn = |e: &rusqlite::Error| e.sqlite_error_code() == Some(rusqlite::ErrorCode::ReadOnly);
-        if ready.as_ref().is_err_and(is_torn) { None } else { (ready.unwrap() > 0).then_some(db) }
+        match ready {
+            // A runner was killed inside a commit: the next one rolls it back.
+            Err(e) if nanoclaw_session::inbound::is_transient(&e) => None,
+            ready => (ready.unwrap() > 0).then_some(db),
+        }
     }
 
+    /// What is sent to people.
     pub fn replies(&self) -> Vec<Reply> {
+        self.rows("kind <> 'system'")
+    }
+
+    /// What is asked of the host.
+    pub fn actions(&self) -> Vec<Reply> {
+        self.rows("kind = 'system'")
+    }
+
+    fn rows(&self, which: &str) -> Vec<Reply> {
         let Some(db) = self.outbound() else { return Vec::new() };
-        let sql =
-            "SELECT id, seq, in_reply_to, channel_type, platform_id, thread_id, content FROM messages_out ORDER BY seq";
-        let mut statement = db.prepare(sql).unwrap();
+        let sql = format!(
+            "SELECT id, seq, in_reply_to, channel_type, platform_id, thread_id, content FROM messages_out
+             WHERE {which} ORDER BY seq"
+        );
+        let mut statement = db.prepare(&sql).unwrap();
         let rows = statement.query_map([], |r| {
             Ok(Reply {
                 id: r.get(0)?,
@@ -207,6 +221,10 @@ impl Session {
         let key = nanoclaw_session::outbound::continuation_key(provider);
         let row = self.outbound()?.query_row(sql, [key], |r| r.get(0));
         rusqlite::OptionalExtension::optional(row).unwrap()
+    }
+
+    pub fn current_tool(&self) -> Option<String> {
+        self.outbound()?.query_row("SELECT current_tool FROM container_state", [], |r| r.get(0)).ok()?
     }
 
     pub fn silent_until(&self) -> Option<Timestamp> {

@@ -9,17 +9,18 @@
 #![allow(dead_code)] // every test binary that includes this uses another part of it
 
 use std::collections::{BTreeMap, VecDeque};
-use std::io::{self, BufRead, BufReader, Read, Write};
-use std::net::{TcpListener, TcpStream};
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::io::{self, BufReader, Write};
 use std::path::Path;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex};
-use std::thread;
 use std::time::Duration;
 
 use serde_json::{Value, json};
+
+use crate::fake_http::{Connection, Listener, Stream, read_request};
+
+#[path = "messages_rules.rs"]
+mod rules;
 
 /// Longest wait of a test for a request.
 const DEADLINE: Duration = Duration::from_secs(30);
@@ -47,11 +48,21 @@ pub enum Script {
     },
     /// The model declines.
     Refuse,
-    /// The model calls a tool.
-    Call {
-        name: &'static str,
-        input: Value,
+    /// Any blocks, and why the answer ends.
+    Blocks {
+        blocks: Vec<Value>,
+        end: &'static str,
     },
+    /// Nothing, for as long as the client stays.
+    Silent,
+}
+
+impl Script {
+    /// The model calls tools: their names and inputs.
+    pub fn calls(calls: &[(&str, Value)]) -> Script {
+        let block = |(n, (name, input)): (usize, &(&str, Value))| json!({"type": "tool_use", "id": format!("toolu_{n}_{name}"), "name": name, "input": input});
+        Script::Blocks { blocks: calls.iter().enumerate().map(block).collect(), end: "tool_use" }
+    }
 }
 
 /// A request as it came.
@@ -67,7 +78,7 @@ impl Request {
     pub fn messages(&self) -> Vec<(String, String)> {
         let text = |content: &Value| match content {
             Value::String(s) => s.clone(),
-            Value::Array(blocks) => blocks.iter().filter_map(|b| b["text"].as_str()).collect(),
+            Value::Array(blocks) => blocks.iter().map(block_text).collect(),
             _ => String::new(),
         };
         let messages = self.body["messages"].as_array().cloned().unwrap_or_default();
@@ -78,6 +89,12 @@ impl Request {
     pub fn last(&self) -> String {
         self.messages().pop().map(|(_, text)| text).unwrap_or_default()
     }
+}
+
+/// The text of a block, or of the result of a tool.
+fn block_text(block: &Value) -> String {
+    let inner = block["content"].as_array().into_iter().flatten().map(block_text);
+    block["text"].as_str().map(str::to_owned).into_iter().chain(inner).collect()
 }
 
 /// What the test is told.
@@ -92,8 +109,6 @@ struct Shared {
     script: Mutex<VecDeque<Script>>,
     answered: Mutex<usize>,
     gate: Mutex<Receiver<()>>,
-    /// Tools called so far.
-    calls: AtomicUsize,
     reports: Mutex<Sender<Report>>,
 }
 
@@ -108,28 +123,18 @@ pub struct MessagesApi {
 impl MessagesApi {
     /// Listens on a Unix socket at `path`.
     pub fn on_socket(path: &Path) -> MessagesApi {
-        let listener = UnixListener::bind(path).expect("bind the socket");
-        let api = MessagesApi::new(path.display().to_string());
-        let shared = api.shared.clone();
-        thread::spawn(move || {
-            for stream in listener.incoming().flatten() {
-                serve(Stream::Unix(stream), shared.clone());
-            }
-        });
-        api
+        MessagesApi::listening(Listener::on_socket(path))
     }
 
     /// Listens on a free port of the loopback interface.
     pub fn on_port() -> MessagesApi {
-        let listener = TcpListener::bind(("127.0.0.1", 0)).expect("bind a port");
-        let address = listener.local_addr().expect("an address");
-        let api = MessagesApi::new(format!("http://{address}"));
+        MessagesApi::listening(Listener::on_port())
+    }
+
+    fn listening(listener: Listener) -> MessagesApi {
+        let api = MessagesApi::new(listener.address());
         let shared = api.shared.clone();
-        thread::spawn(move || {
-            for stream in listener.incoming().flatten() {
-                serve(Stream::Tcp(stream), shared.clone());
-            }
-        });
+        listener.serve(move |stream| serve_one(stream, &shared));
         api
     }
 
@@ -140,7 +145,6 @@ impl MessagesApi {
             script: Mutex::default(),
             answered: Mutex::default(),
             gate: Mutex::new(gate),
-            calls: AtomicUsize::default(),
             reports: Mutex::new(reporter),
         };
         MessagesApi { shared: Arc::new(shared), release, reports, address }
@@ -154,6 +158,20 @@ impl MessagesApi {
     /// Says how the next unscripted request is answered.
     pub fn script(&self, script: Script) {
         self.shared.script.lock().expect("the script").push_back(script);
+    }
+
+    /// Answers what comes next without a script.
+    pub fn forget_script(&self) {
+        self.shared.script.lock().expect("the script").clear();
+    }
+
+    /// What was wrong with the requests that were not looked at yet.
+    pub fn violations(&self) -> Vec<String> {
+        let violation = |report| match report {
+            Report::Violation(what) => Some(what),
+            _ => None,
+        };
+        self.reports.try_iter().filter_map(violation).collect()
     }
 
     /// Lets a paced answer go on with its next piece.
@@ -191,57 +209,8 @@ impl MessagesApi {
     }
 }
 
-enum Stream {
-    Unix(UnixStream),
-    Tcp(TcpStream),
-}
-
-impl Read for Stream {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        match self {
-            Stream::Unix(s) => s.read(buffer),
-            Stream::Tcp(s) => s.read(buffer),
-        }
-    }
-}
-
-impl Write for Stream {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        match self {
-            Stream::Unix(s) => s.write(bytes),
-            Stream::Tcp(s) => s.write(bytes),
-        }
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-fn serve(stream: Stream, shared: Arc<Shared>) {
-    thread::spawn(move || {
-        let mut stream = BufReader::new(stream);
-        // A connection ends when the client leaves, between requests or within an answer.
-        while let Ok(Some(open)) = serve_one(&mut stream, &shared) {
-            if open == Connection::Close {
-                return;
-            }
-        }
-    });
-}
-
-#[derive(PartialEq, Eq)]
-enum Connection {
-    Keep,
-    Close,
-}
-
 fn serve_one(stream: &mut BufReader<Stream>, shared: &Shared) -> io::Result<Option<Connection>> {
-    let Some((line, headers)) = read_head(stream)? else { return Ok(None) };
-    let length = headers.get("content-length").and_then(|v| v.parse().ok()).unwrap_or(0);
-    let mut body = vec![0; length];
-    stream.read_exact(&mut body)?;
-    let body = serde_json::from_slice(&body).unwrap_or(Value::Null);
+    let Some((line, headers, body)) = read_request(stream)? else { return Ok(None) };
     let report = |report| shared.reports.lock().expect("reports").send(report).map_err(io::Error::other);
     if let Some((code, kind, what)) = violation(&line, &headers, &body) {
         report(Report::Violation(what.clone()))?;
@@ -263,27 +232,11 @@ fn serve_one(stream: &mut BufReader<Stream>, shared: &Shared) -> io::Result<Opti
     answered.map(Some)
 }
 
-fn read_head(stream: &mut impl BufRead) -> io::Result<Option<(String, BTreeMap<String, String>)>> {
-    let mut first = String::new();
-    if stream.read_line(&mut first)? == 0 {
-        return Ok(None);
-    }
-    let mut headers = BTreeMap::new();
-    loop {
-        let mut line = String::new();
-        stream.read_line(&mut line)?;
-        match line.trim_end().split_once(':') {
-            Some((name, value)) => headers.insert(name.to_lowercase(), value.trim().to_owned()),
-            None => return Ok(Some((first.trim_end().to_owned(), headers))),
-        };
-    }
-}
-
 /// What the real API would refuse: status, type and message.
 fn violation(line: &str, headers: &BTreeMap<String, String>, body: &Value) -> Option<(u16, &'static str, String)> {
     let invalid = |what: String| Some((400, "invalid_request_error", what));
     let header = |name: &str| headers.get(name).map(String::as_str).unwrap_or_default();
-    // The Claude Code CLI asks for betas by name, and uses what they add.
+    // The Claude Code CLI asks for betas by name; without what they add, its requests are like any other.
     let betas = line == "POST /v1/messages?beta=true HTTP/1.1" && !header("anthropic-beta").is_empty();
     if line != "POST /v1/messages HTTP/1.1" && !betas {
         return Some((404, "not_found_error", format!("{line:?}")));
@@ -297,71 +250,13 @@ fn violation(line: &str, headers: &BTreeMap<String, String>, body: &Value) -> Op
     if header("content-type") != "application/json" {
         return invalid("content-type must be application/json".into());
     }
-    let Some(fields) = body.as_object() else { return invalid("the body is no JSON object".into()) };
-    const KNOWN: [&str; 13] = [
-        "model",
-        "messages",
-        "max_tokens",
-        "system",
-        "stream",
-        "metadata",
-        "stop_sequences",
-        "temperature",
-        "top_k",
-        "top_p",
-        "thinking",
-        "tools",
-        "tool_choice",
-    ];
-    const BETAS: [&str; 2] = ["context_management", "output_config"];
-    let is_known = |name: &str| KNOWN.contains(&name) || betas && BETAS.contains(&name);
-    if let Some(extra) = fields.keys().find(|name| !is_known(name)) {
-        return invalid(format!("{extra}: Extra inputs are not permitted"));
+    if body.to_string().len() > rules::MAX_BODY_BYTES {
+        return Some((413, "request_too_large", "Request exceeds the maximum size".into()));
     }
-    if body["model"].as_str().is_none_or(str::is_empty) {
-        return invalid("model: Field required".into());
-    }
-    if body["max_tokens"].as_u64().is_none_or(|n| n == 0) {
-        return invalid("max_tokens: must be a positive integer".into());
-    }
-    if body["stream"] != true {
-        return invalid("this stand-in only streams".into());
-    }
-    if fields.get("system").is_some_and(has_empty_text) {
-        return invalid("system: text content blocks must be non-empty".into());
-    }
-    let mut messages: Vec<&Value> = body["messages"].as_array().into_iter().flatten().collect();
-    // What the operator says in the middle stands between any two others.
-    messages.retain(|message| !(betas && message["role"] == "system"));
-    if messages.is_empty() {
-        return invalid("messages: at least one message is required".into());
-    }
-    for (i, message) in messages.iter().enumerate() {
-        let expected = if i % 2 == 0 { "user" } else { "assistant" };
-        if message["role"] != expected {
-            return invalid(format!("messages.{i}: role must be {expected:?}, is {}", message["role"]));
-        }
-        if has_empty_text(&message["content"]) {
-            return invalid(format!("messages.{i}: text content must be non-empty"));
-        }
-        let extra = |m: &serde_json::Map<String, Value>| m.keys().any(|k| k != "role" && k != "content");
-        if message.as_object().is_none_or(extra) {
-            return invalid(format!("messages.{i}: Extra inputs are not permitted"));
-        }
-    }
-    if messages.len() % 2 == 0 {
-        return invalid("the last message must be the user's".into());
-    }
-    None
-}
-
-fn has_empty_text(content: &Value) -> bool {
-    match content {
-        Value::String(text) => text.trim().is_empty(),
-        Value::Array(blocks) => {
-            blocks.is_empty() || blocks.iter().any(|b| b["text"].as_str().is_some_and(|t| t.trim().is_empty()))
-        }
-        _ => true,
+    let broken = if betas { rules::broken(&rules::without_betas(body.clone())) } else { rules::broken(body) };
+    match broken {
+        Ok(()) => None,
+        Err(what) => invalid(what),
     }
 }
 
@@ -381,16 +276,21 @@ fn answer(out: &mut impl Write, script: &Script, model: &Value, shared: &Shared)
         return Ok(Connection::Keep);
     }
     write!(out, "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n")?;
+    if let Script::Silent = script {
+        let gate = shared.gate.lock().expect("the gate");
+        while let Err(RecvTimeoutError::Timeout) = gate.recv_timeout(PING) {
+            event(out, &json!({"type": "ping"}))?;
+        }
+        return Ok(Connection::Close);
+    }
     let message = json!({"id": "msg_1", "type": "message", "role": "assistant", "model": model, "content": [],
         "stop_reason": null, "stop_sequence": null, "usage": {"input_tokens": 10, "output_tokens": 1}});
     event(out, &json!({"type": "message_start", "message": message}))?;
-    if let Script::Call { name, input } = script {
-        let id = format!("toolu_{}", shared.calls.fetch_add(1, Ordering::Relaxed));
-        let block = json!({"type": "tool_use", "id": id, "name": name, "input": {}});
-        event(out, &json!({"type": "content_block_start", "index": 0, "content_block": block}))?;
-        let delta = json!({"type": "input_json_delta", "partial_json": input.to_string()});
-        event(out, &json!({"type": "content_block_delta", "index": 0, "delta": delta}))?;
-        return end(out, "tool_use");
+    if let Script::Blocks { blocks, end } = script {
+        for block in blocks {
+            whole(out, block)?;
+        }
+        return end_of(out, end);
     }
     let block = json!({"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}});
     event(out, &block)?;
@@ -424,13 +324,44 @@ fn answer(out: &mut impl Write, script: &Script, model: &Value, shared: &Shared)
             write!(out, "0\r\n\r\n")?;
             return Ok(Connection::Keep);
         }
-        Script::Refuse | Script::Status { .. } | Script::Call { .. } => {}
+        Script::Refuse | Script::Status { .. } | Script::Blocks { .. } | Script::Silent => {}
     }
-    end(out, if matches!(script, Script::Refuse) { "refusal" } else { "end_turn" })
+    event(out, &json!({"type": "content_block_stop", "index": 0}))?;
+    end_of(out, if matches!(script, Script::Refuse) { "refusal" } else { "end_turn" })
 }
 
-fn end(out: &mut impl Write, reason: &str) -> io::Result<Connection> {
-    event(out, &json!({"type": "content_block_stop", "index": 0}))?;
+/// A block, streamed in pieces like the real ones.
+fn whole(out: &mut impl Write, block: &Value) -> io::Result<()> {
+    let mut empty = block.clone();
+    let deltas = match block["type"].as_str() {
+        Some("text") => {
+            empty["text"] = "".into();
+            vec![json!({"type": "text_delta", "text": block["text"]})]
+        }
+        Some("thinking") => {
+            (empty["thinking"], empty["signature"]) = ("".into(), "".into());
+            vec![
+                json!({"type": "thinking_delta", "thinking": block["thinking"]}),
+                json!({"type": "signature_delta", "signature": block["signature"]}),
+            ]
+        }
+        Some("tool_use") => {
+            empty["input"] = json!({});
+            let input = block["input"].to_string();
+            let half = (input.len() / 2..).find(|&i| input.is_char_boundary(i)).unwrap_or(0);
+            let piece = |part: &str| json!({"type": "input_json_delta", "partial_json": part});
+            vec![piece(""), piece(&input[..half]), piece(&input[half..])]
+        }
+        _ => Vec::new(),
+    };
+    event(out, &json!({"type": "content_block_start", "index": 0, "content_block": empty}))?;
+    for delta in deltas {
+        event(out, &json!({"type": "content_block_delta", "index": 0, "delta": delta}))?;
+    }
+    event(out, &json!({"type": "content_block_stop", "index": 0}))
+}
+
+fn end_of(out: &mut impl Write, reason: &str) -> io::Result<Connection> {
     let delta = json!({"stop_reason": reason, "stop_sequence": null});
     event(out, &json!({"type": "message_delta", "delta": delta, "usage": {"output_tokens": 5}}))?;
     event(out, &json!({"type": "message_stop"}))?;

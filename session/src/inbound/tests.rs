@@ -202,8 +202,13 @@ fn a_reply_finds_the_thread_of_the_latest_row_from_that_chat() {
 fn outcomes_are_final_and_attempts_go_with_them() {
     let (_tmp, dir) = folder();
     let mut db = open(&dir);
-    let attempt =
-        Attempt { message_out_id: "o".into(), attempts: 2, next_attempt_at: now(), last_error: Some("503".into()) };
+    let attempt = Attempt {
+        message_out_id: "o".into(),
+        attempts: 2,
+        first_attempt_at: Some(now()),
+        next_attempt_at: now(),
+        last_error: Some("503".into()),
+    };
     db.write(|tx| tx.set_attempt(&attempt)).unwrap();
     assert_eq!(db.attempts().unwrap(), [attempt]);
     let sent = Delivered {

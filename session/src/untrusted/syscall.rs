@@ -21,7 +21,7 @@ use std::sync::Once;
 use rusqlite::ffi;
 use rustix::fs::FileType;
 
-/// Installs the guards, once per process. The table is not synchronised: the host's `main` calls
+/// Installs the guards, once per process. The table is not synchronised: each `main` calls
 /// this before it opens any database and starts any thread. (Later it is still right, but a
 /// database opened by another thread at that very moment may be opened without the guard.)
 pub fn install() {

@@ -55,7 +55,10 @@ fn messages_for_a_broken_file_wait_for_it_over_a_restart_and_the_owner_is_told_o
     }
     assert_eq!(told(), 1);
     w.restart();
-    std::fs::write(&file, whole).unwrap();
+    // In one step: an empty file is a database, too.
+    let restored = file.with_extension("whole");
+    std::fs::write(&restored, whole).unwrap();
+    std::fs::rename(&restored, &file).unwrap();
     let woken = w.sweep.iter().find(|e| matches!(e, sweep::Event::Wake { session_id, .. } if *session_id == a));
     assert!(woken.is_some());
     assert_eq!(texts(&w, &a, "a"), ["one", "two"]);

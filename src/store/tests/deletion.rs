@@ -31,7 +31,7 @@ fn entangled() -> Home {
         .execute_batch(
             "INSERT INTO task_runs (session_id, message_id, series_id, started_at, outcome)
                VALUES ('s1', 't1', 'daily', '2026-04-16T12:00:00.000Z', 'running');
-             INSERT INTO usage VALUES ('s1', '2026-04-16', 'anthropic', 'sonnet', 'main', 1, 10, 20, 30, 40, 50);",
+             INSERT INTO usage VALUES ('s1', '2026-04-16', 'anthropic', 'sonnet', 'main', 1, 10, 20, 30, 40, 50, 7);",
         )
         .unwrap();
     home

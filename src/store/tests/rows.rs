@@ -81,6 +81,7 @@ fn every_row_with_all_its_columns_comes_back_as_it_was() {
             thread_id: text(),
             deliver_after: time,
             attempts: 7,
+            first_attempt_at: time,
             next_attempt_at: time,
             last_error: text(),
             platform_message_id: text(),

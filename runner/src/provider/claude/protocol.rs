@@ -27,6 +27,8 @@ pub struct Line {
     /// The final text.
     pub result: Option<String>,
     pub errors: Option<Vec<String>>,
+    /// The command of its own that the CLI has executed.
+    pub local_command: Option<String>,
     pub terminal_reason: Option<String>,
     pub stop_reason: Option<String>,
     /// What made the CLI begin a turn by itself.

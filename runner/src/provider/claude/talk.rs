@@ -186,7 +186,8 @@ impl Talk {
             eprintln!("Background turn failed error={text:?}");
         } else {
             steps.extend(self.announce());
-            self.texts.extend(Some(text).filter(|text| !text.trim().is_empty()));
+            let done = line.local_command.take().map(|command| format!("Done: /{command}."));
+            self.texts.extend(Some(text).filter(|text| !text.trim().is_empty()).or(done));
         }
         let answered = line.user_message_uuids.unwrap_or_default();
         self.asked.retain(|asked| !answered.contains(&asked.uuid));

@@ -153,6 +153,18 @@ fn what_the_cli_was_recorded_to_say_has_its_meaning() {
                 r#"done ["noticed bg"]"#.into(),
             ],
         ),
+        (
+            "15_compact",
+            vec![
+                "init dd5354f1".into(),
+                cost("100 20 12357 0"),
+                format!("done [{:?}]", "A ".repeat(30)),
+                cost("100 20 12395 0"),
+                format!("done [{:?}]", "B ".repeat(30)),
+                cost("100 20 14193 0"),
+                r#"done ["Done: /compact."]"#.into(),
+            ],
+        ),
         ("24_end_session", vec!["init 8ab2d4f2".into(), cost("100 20 12357 0"), r#"done ["x"]"#.into()]),
         ("13_resume_unknown", vec!["failed StaleContinuation I lost our conversation.".into()]),
     ] {

@@ -20,11 +20,17 @@ pub trait Api: Send + Sync + 'static {
     /// The provider's name.
     fn name(&self) -> &'static str;
 
+    /// The model when `container.json` names none.
+    fn default_model(&self) -> &'static str;
+
     /// The path below the gateway.
     fn path(&self) -> &'static str;
 
     /// Headers beside `content-type` and `accept`; `token` stands for the key.
     fn headers(&self, token: &str) -> Vec<(&'static str, String)>;
+
+    /// How much a model takes at once. tokens
+    fn window(&self, model: &str) -> u64;
 
     fn body(&self, request: &Request<'_>) -> Vec<u8>;
 
@@ -39,6 +45,11 @@ pub trait Api: Send + Sync + 'static {
 pub trait Reader {
     /// One event: its `data`, and its `event` where the API names them.
     fn event(&mut self, event: &str, data: &str) -> Result<Step, Failure>;
+
+    /// The body has ended, as HTTP wants it to end, without [`Step::Done`]: whether the answer is whole all the same.
+    fn end_of_body(&mut self) -> Result<Step, Failure> {
+        Ok(Step::More)
+    }
 
     /// What came so far.
     fn answer(&mut self) -> &mut Answer;

@@ -20,6 +20,9 @@ pub struct Message {
     pub content: Vec<Block>,
 }
 
+/// The only key of a call's input when what the model wrote is no JSON object: its text, as it came.
+pub const UNPARSED: &str = "_unparsed";
+
 /// A piece of a message.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
@@ -49,4 +52,25 @@ pub enum Block {
         api: String,
         block: Value,
     },
+}
+
+impl Block {
+    /// About how much of a request it makes. bytes
+    pub fn bytes(&self) -> usize {
+        /// A picture counts as about 1,600 tokens.
+        const FILE_BYTES: usize = 5_000;
+        match self {
+            Block::Text { text } => text.len(),
+            Block::File { .. } => FILE_BYTES,
+            Block::ToolUse { input, .. } => input.to_string().len(),
+            Block::ToolResult { content, .. } => content.iter().map(Block::bytes).sum(),
+            Block::Opaque { block, .. } => block.to_string().len(),
+        }
+    }
+}
+
+/// The first `max_bytes` of a text, or a little less: whole characters.
+pub fn head(text: &str, max_bytes: usize) -> &str {
+    let end = (0..=max_bytes.min(text.len())).rev().find(|&i| text.is_char_boundary(i)).unwrap_or(0);
+    &text[..end]
 }
