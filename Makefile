@@ -8,16 +8,21 @@ RELEASE := $(or $(CARGO_TARGET_DIR),target)/release
 WITH_DOCKER := scripts/ensure-docker.sh
 
 .DEFAULT_GOAL := help
-.PHONY: help run test soak build image install bench lint clean
+.PHONY: help run test test-claude soak build image install bench lint clean
 
 help: ## List the targets
-	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile | expand -t 18
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 20
 
 run: build image ## Set everything up and start; on a terminal, open a chat
 	@$(WITH_DOCKER) scripts/run.sh
 
 test: build image ## Run all tests, those against real containers included
 	$(WITH_DOCKER) cargo test --workspace --locked
+
+test-claude: ## Run the claude provider's tests with the real Claude Code CLI
+	@scripts/ensure-build-deps.sh
+	@scripts/ensure-rust.sh
+	@scripts/test-claude.sh
 
 soak: build image ## Kill hosts and containers for minutes and count every message
 	NANOCLAW_SOAK=1 $(WITH_DOCKER) cargo test --locked --test it -- --nocapture --test-threads=1 soak::

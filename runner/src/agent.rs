@@ -72,6 +72,8 @@ enum Event {
     /// The turn's thread is gone.
     TurnClosed,
     Deadline,
+    /// The provider has begun a turn by itself.
+    Woken,
     Terminate,
 }
 
@@ -104,6 +106,10 @@ pub struct Agent {
     zone: TimeZone,
     outbound: OutboundDb,
     provider: Box<dyn Provider>,
+    /// The provider's word that it has begun a turn by itself.
+    wakes: Receiver<()>,
+    /// It has begun one that is not heard yet.
+    woken: bool,
     outside: Receiver<Outside>,
     work: Work,
     poll: Poll,
@@ -137,6 +143,8 @@ impl Agent {
             config,
             zone,
             outbound,
+            wakes: provider.wakes(),
+            woken: false,
             provider,
             outside,
             work: Work::Idle,
@@ -165,10 +173,16 @@ impl Agent {
                     // Also the last look before leaving: a row that comes later stays pending,
                     // and the host wakes a successor for it.
                     self.look()?;
-                    if self.is_idle_over() {
+                    if self.is_idle_over() && self.provider.is_busy() {
+                        self.idle_since = Instant::now();
+                    } else if self.is_idle_over() {
                         eprintln!("Runner leaves reason=idle");
                         return Ok(());
                     }
+                }
+                Event::Woken => {
+                    self.woken = true;
+                    self.look()?;
                 }
                 Event::Terminate => {
                     eprintln!("Runner leaves reason=signal");
@@ -179,7 +193,8 @@ impl Agent {
     }
 
     fn next_event(&self) -> Event {
-        let no_turn = never();
+        let (no_turn, no_wake) = (never(), never());
+        let wakes = if let Work::Idle = self.work { &self.wakes } else { &no_wake };
         let turn = match &self.work {
             Work::Idle | Work::Parked { .. } => &no_turn,
             Work::Turn(turn) => turn.handle.events(),
@@ -194,6 +209,7 @@ impl Agent {
             },
             recv(turn) -> event => event.map_or(Event::TurnClosed, Event::Turn),
             recv(deadline) -> _ => Event::Deadline,
+            recv(wakes) -> _ => Event::Woken,
         }
     }
 
@@ -238,6 +254,7 @@ impl Agent {
         for (id, control) in seen.controls {
             self.obey(&id, control)?;
         }
+        let was_woken = std::mem::take(&mut self.woken);
         let mut rows = seen.rows;
         // A command stands alone: what came before it is answered first, and what came after it next.
         let command = rows.iter().enumerate().find_map(|(at, row)| Some((at, command::of(row)?)));
@@ -245,7 +262,13 @@ impl Agent {
             rows.truncate(at.max(1));
         }
         if rows.is_empty() {
-            return Ok(());
+            return match self.work {
+                // What the provider has to say answers no row.
+                Work::Idle if was_woken => {
+                    self.start_turn(Share::new(&[], String::new(), Vec::new()), seen.destinations)
+                }
+                _ => Ok(()),
+            };
         }
         let text = format::batch(&rows, &seen.destinations, &self.zone, self.dir.root());
         let share = Share::new(&rows, text, format::files(&rows, self.dir.root()));
@@ -286,7 +309,8 @@ impl Agent {
         for row in batch::select(&pending, max, self.poll, gate) {
             rows.extend(view.message(&row.id)?);
         }
-        let destinations = if rows.is_empty() { Destinations::default() } else { read_destinations(view)? };
+        let destinations =
+            if rows.is_empty() && !self.woken { Destinations::default() } else { read_destinations(view)? };
         let (max_seq, next_due) = (view.max_seq()?, view.next_due(now)?);
         Ok(Seen { max_seq, next_due, controls, rows, destinations: Arc::new(destinations) })
     }
@@ -428,6 +452,7 @@ impl Agent {
                 Ok(())
             }
             TurnEvent::Send(outgoing) => self.send(outgoing),
+            TurnEvent::Notice(text) => self.notice(text),
             TurnEvent::Result(result) => self.finish(result),
             TurnEvent::Error(error) => self.fail(error),
         }
@@ -478,6 +503,14 @@ impl Agent {
         }
         let address = destinations.address(peer);
         let row = turn.row(id, address, &message);
+        let seen_seq = self.seen_seq;
+        self.write(|tx| tx.insert(&row, seen_seq, time::now()).map(drop))
+    }
+
+    /// Tells the user something in the middle of a turn, on the runner's own account.
+    fn notice(&mut self, text: String) -> Result<()> {
+        let Work::Turn(turn) = &self.work else { return Ok(()) };
+        let row = turn.text_row(id::message(time::now()), None, text);
         let seen_seq = self.seen_seq;
         self.write(|tx| tx.insert(&row, seen_seq, time::now()).map(drop))
     }

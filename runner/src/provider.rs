@@ -6,6 +6,7 @@
 //! within two seconds. A provider retries what is transient and declares how long it may be silent.
 
 pub mod anthropic;
+pub mod claude;
 pub mod demo;
 pub mod missing;
 pub mod model;
@@ -17,7 +18,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, Sender, bounded};
+use crossbeam_channel::{Receiver, Sender, bounded, never};
 use jiff::Timestamp;
 use nanoclaw_session::config::ContainerConfig;
 use nanoclaw_session::content::Outbound;
@@ -110,6 +111,8 @@ pub enum TurnEvent {
     Cost { model: String, usage: Usage },
     /// Something is sent in the middle of the turn.
     Send(Outgoing),
+    /// The runner itself has something to say to the user. It is no answer.
+    Notice(String),
     /// The turn ended well.
     Result(TurnResult),
     /// The turn failed.
@@ -169,6 +172,16 @@ pub trait Provider {
 
     /// Starts a turn. Fails when no thread can be started.
     fn start(&self, request: TurnRequest) -> io::Result<TurnHandle>;
+
+    /// Ready when a turn has begun by itself: one that is started with an empty prompt reports it.
+    fn wakes(&self) -> Receiver<()> {
+        never()
+    }
+
+    /// Whether work goes on outside of turns that may wake it.
+    fn is_busy(&self) -> bool {
+        false
+    }
 }
 
 /// The provider that `container.json` names.
@@ -177,7 +190,14 @@ pub fn named(config: &ContainerConfig, dir: &SessionDir, gateway: Gateway) -> Bo
         demo::NAME => Box::new(demo::Demo::new(dir.clone())),
         anthropic::NAME => Box::new(Model::new(Arc::new(anthropic::Messages), config, dir, gateway)),
         openai::NAME => Box::new(Model::new(Arc::new(openai::OpenAi), config, dir, gateway)),
-        _ => Box::new(missing::Missing::new(&config.provider, &[demo::NAME, anthropic::NAME, openai::NAME])),
+        claude::NAME => {
+            let home = std::env::var_os("HOME").unwrap_or_else(|| "/home/agent".into());
+            Box::new(claude::Claude::new(config, dir, gateway, home.into(), None))
+        }
+        _ => Box::new(missing::Missing::new(
+            &config.provider,
+            &[demo::NAME, anthropic::NAME, openai::NAME, claude::NAME],
+        )),
     }
 }
 

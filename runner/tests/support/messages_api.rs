@@ -248,7 +248,9 @@ fn serve_one(stream: &mut BufReader<Stream>, shared: &Shared) -> io::Result<Opti
 fn violation(line: &str, headers: &BTreeMap<String, String>, body: &Value) -> Option<(u16, &'static str, String)> {
     let invalid = |what: String| Some((400, "invalid_request_error", what));
     let header = |name: &str| headers.get(name).map(String::as_str).unwrap_or_default();
-    if line != "POST /v1/messages HTTP/1.1" {
+    // The Claude Code CLI asks for betas by name; without what they add, its requests are like any other.
+    let betas = line == "POST /v1/messages?beta=true HTTP/1.1" && !header("anthropic-beta").is_empty();
+    if line != "POST /v1/messages HTTP/1.1" && !betas {
         return Some((404, "not_found_error", format!("{line:?}")));
     }
     if header("x-api-key").is_empty() && header("authorization").is_empty() {
@@ -263,7 +265,8 @@ fn violation(line: &str, headers: &BTreeMap<String, String>, body: &Value) -> Op
     if body.to_string().len() > rules::MAX_BODY_BYTES {
         return Some((413, "request_too_large", "Request exceeds the maximum size".into()));
     }
-    match rules::broken(body) {
+    let broken = if betas { rules::broken(&rules::without_betas(body.clone())) } else { rules::broken(body) };
+    match broken {
         Ok(()) => None,
         Err(what) => invalid(what),
     }

@@ -28,6 +28,22 @@ const KNOWN: [&str; 14] = [
     "output_config",
 ];
 
+/// A body without what those betas add that the Claude Code CLI uses.
+pub fn without_betas(mut body: Value) -> Value {
+    let Some(fields) = body.as_object_mut() else { return body };
+    fields.remove("context_management");
+    if let Some(thinking) = fields.get_mut("thinking").and_then(Value::as_object_mut) {
+        thinking.remove("display");
+    }
+    for tool in fields.get_mut("tools").and_then(Value::as_array_mut).into_iter().flatten() {
+        tool.as_object_mut().map(|tool| tool.remove("defer_loading"));
+    }
+    if let Some(messages) = fields.get_mut("messages").and_then(Value::as_array_mut) {
+        messages.retain(|message| message["role"] != "system");
+    }
+    body
+}
+
 /// The first rule that a body breaks.
 pub fn broken(body: &Value) -> Result<(), String> {
     let fields = body.as_object().ok_or("the body is no JSON object")?;

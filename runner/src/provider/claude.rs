@@ -1,0 +1,338 @@
+//! The Claude Code CLI as a child: it has its own loop, tools, history and compaction, and we have its ear.
+//!
+//! One process lives across the turns of a conversation; another conversation or system prompt takes another one,
+//! which resumes. A turn ends when everything that was said to the CLI in it is answered. A turn that the CLI begins
+//! by itself, because a background task has ended, wakes the agent, which then starts one with an empty prompt.
+//!
+//! Pictures and PDFs are named in the prompt: the CLI looks at them with a tool of its own.
+//!
+//! The CLI's history is its own, under `$HOME/.claude`; the continuation is its session's id.
+
+mod child;
+mod protocol;
+mod relay;
+mod talk;
+#[cfg(test)]
+mod tests;
+
+use std::convert::Infallible;
+use std::io::{self, ErrorKind};
+use std::path::PathBuf;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, bounded, never, select};
+use nanoclaw_session::config::ContainerConfig;
+use nanoclaw_session::layout::SessionDir;
+use serde_json::{Value, json};
+
+use self::child::{Cli, Conversation, Launch};
+use self::protocol::Line;
+use self::talk::{Asked, Step, Talk};
+use super::{Command, ErrorClass, Provider, STACK_BYTES, TurnError, TurnEvent, TurnHandle, TurnPort, TurnRequest};
+use crate::gateway::{Gateway, SILENCE_TIMEOUT};
+use crate::stop::{self, Stopped};
+use crate::tools::Context;
+use crate::{id, time};
+
+pub const NAME: &str = "claude";
+
+/// How long the CLI may take to give up a turn. What is left of two seconds is for killing it.
+const INTERRUPT_PATIENCE: Duration = Duration::from_millis(1_000);
+/// How often a turn starts the CLI again when it ends in the middle.
+const MAX_RESTARTS: u32 = 1;
+/// Least time between two reports that something arrives.
+const REPORT_STEP: Duration = Duration::from_millis(100);
+
+/// Our own tools: the reply to a JSON-RPC message, if it wants one.
+pub type OwnTools = Arc<dyn Fn(&Value, &Context) -> Option<Value> + Send + Sync>;
+
+/// The name of their server: they are called `mcp__nanoclaw__<tool>`.
+const OWN_SERVER: &str = "nanoclaw";
+
+/// See the module.
+pub struct Claude {
+    shared: Arc<Shared>,
+    wakes: Receiver<()>,
+}
+
+/// What turns leave to the next one.
+struct Shared {
+    launch: Launch,
+    tools: Option<OwnTools>,
+    /// The CLI between two turns.
+    cli: Mutex<Option<Cli>>,
+}
+
+impl Claude {
+    /// `home` is the agent's home.
+    pub fn new(
+        config: &ContainerConfig,
+        dir: &SessionDir,
+        gateway: Gateway,
+        home: PathBuf,
+        tools: Option<OwnTools>,
+    ) -> Claude {
+        let (wake, wakes) = bounded(1);
+        let own_servers: &[&str] = if tools.is_some() { &[OWN_SERVER] } else { &[] };
+        let launch = Launch::new(config, dir, gateway, home, own_servers, wake);
+        Claude { shared: Arc::new(Shared { launch, tools, cli: Mutex::new(None) }), wakes }
+    }
+}
+
+impl Provider for Claude {
+    fn name(&self) -> &str {
+        NAME
+    }
+
+    fn start(&self, request: TurnRequest) -> io::Result<TurnHandle> {
+        let (stopper, stop) = stop::pair();
+        let shared = self.shared.clone();
+        super::spawn(
+            move || drop(stopper),
+            move |port| {
+                let context = Context { stop, events: port.events.clone() };
+                let talk = Talk::new(request.continuation);
+                let turn = Turn { shared, context, talk, system: request.system, reported: None };
+                turn.run(port, request.command.map_or(request.prompt.text, |command| line_of(command).to_owned()))
+            },
+        )
+    }
+
+    fn wakes(&self) -> Receiver<()> {
+        self.wakes.clone()
+    }
+
+    fn is_busy(&self) -> bool {
+        self.shared.slot().as_mut().is_some_and(Cli::is_busy)
+    }
+}
+
+impl Drop for Claude {
+    fn drop(&mut self) {
+        if let Some(cli) = self.shared.slot().take() {
+            cli.leave();
+        }
+    }
+}
+
+impl Shared {
+    /// Held for a moment only, never while something is waited for.
+    fn slot(&self) -> MutexGuard<'_, Option<Cli>> {
+        self.cli.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The CLI for this conversation: the one that is there, or a new one.
+    fn cli(&self, conversation: Conversation) -> io::Result<Cli> {
+        let old = self.slot().take();
+        self.launch.idle.store(false, Ordering::SeqCst);
+        match old {
+            Some(cli) if cli.suits(&conversation) => return Ok(cli),
+            Some(cli) => cli.leave(),
+            None => {}
+        }
+        self.launch.start(conversation)
+    }
+}
+
+struct Turn {
+    shared: Arc<Shared>,
+    context: Context,
+    talk: Talk,
+    system: String,
+    reported: Option<Instant>,
+}
+
+/// Why nobody listens to the CLI any more.
+enum Ended {
+    Done,
+    Failed(TurnError),
+    Died,
+    Stopped,
+}
+
+impl From<Stopped> for Ended {
+    fn from(_: Stopped) -> Ended {
+        Ended::Stopped
+    }
+}
+
+impl Turn {
+    fn run(mut self, mut port: TurnPort, text: String) -> Result<(), Stopped> {
+        // Without one, the CLI's own turn is listened to.
+        let mut prompts = vec![text];
+        prompts.retain(|text| !text.is_empty());
+        let mut restarts = 0;
+        loop {
+            let continuation = self.talk.continuation.clone();
+            let cli = match self.shared.cli(Conversation { continuation, system: self.system.clone() }) {
+                Ok(cli) => cli,
+                Err(e) => return port.fail(not_started(&e)),
+            };
+            for text in std::mem::take(&mut prompts) {
+                self.say(&cli, text);
+            }
+            let Err(ended) = self.converse(&cli, &mut port);
+            match ended {
+                Ended::Done => {
+                    self.put_back(cli);
+                    return port.finish(self.talk.texts, None);
+                }
+                Ended::Failed(error) => {
+                    // What is still asked would be answered in the next turn, which does not expect it.
+                    if self.talk.asked.len() <= 1 && !self.talk.active {
+                        self.put_back(cli);
+                    }
+                    return port.fail(error);
+                }
+                Ended::Stopped => {
+                    let is_at_rest = self.talk.asked.is_empty() && !self.talk.active;
+                    if is_at_rest || self.interrupt(&cli) {
+                        self.put_back(cli);
+                    }
+                    return Err(Stopped);
+                }
+                Ended::Died => {
+                    let how = cli.end_in_words();
+                    eprintln!("Claude Code ended in the middle of a turn how={how:?}");
+                    if restarts == MAX_RESTARTS {
+                        let sentence = format!("Claude Code ended unexpectedly ({how}).");
+                        return port.fail(TurnError { class: ErrorClass::Transient, sentence });
+                    }
+                    restarts += 1;
+                    prompts = self.talk.asked.drain(..).map(|asked| asked.text).collect();
+                    if prompts.is_empty() {
+                        return port.finish(self.talk.texts, None);
+                    }
+                }
+            }
+        }
+    }
+
+    fn say(&mut self, cli: &Cli, text: String) {
+        let uuid = id::uuid();
+        cli.write(protocol::user(&uuid, &text));
+        self.talk.asked.push(Asked { uuid, text });
+    }
+
+    /// Listens and passes on what is said until there is a reason to end.
+    fn converse(&mut self, cli: &Cli, port: &mut TurnPort) -> Result<Infallible, Ended> {
+        let stop = self.context.stop.clone();
+        port.emit(TurnEvent::Waiting { until: time::now() + SILENCE_TIMEOUT })?;
+        if self.talk.asked.is_empty() {
+            self.catch_up(cli, port)?;
+        }
+        let mut follow_ups = port.follow_ups.clone();
+        loop {
+            select! {
+                recv(cli.lines) -> line => self.obey(cli, port, line.map_err(|_| Ended::Died)?)?,
+                recv(stop.word()) -> _ => return Err(Ended::Stopped),
+                recv(follow_ups) -> prompt => match prompt {
+                    // A command is one only at the start of a turn: it is left to the next one, with what follows.
+                    Ok(prompt) if prompt.text.starts_with('/') => follow_ups = never(),
+                    Ok(prompt) => {
+                        port.taken += 1;
+                        self.say(cli, prompt.text);
+                    }
+                    Err(_) => return Err(Ended::Stopped),
+                },
+            }
+        }
+    }
+
+    fn obey(&mut self, cli: &Cli, port: &mut TurnPort, line: Line) -> Result<(), Ended> {
+        let limit = self.shared.launch.limit.swap(0, Ordering::SeqCst);
+        self.talk.limited_until = Some(limit).filter(|limit| *limit > 0).or(self.talk.limited_until);
+        for step in self.talk.apply(line, time::now()) {
+            match step {
+                Step::Emit(TurnEvent::Activity) if self.reported.is_some_and(|at| at.elapsed() < REPORT_STEP) => {}
+                Step::Emit(event) => {
+                    self.reported = Some(Instant::now());
+                    port.emit(event)?;
+                }
+                Step::Write(message) => cli.write(message),
+                Step::Call { request, message } => self.call(cli, request, message),
+                // The CLI may have begun a turn by itself meanwhile: its answer belongs to this one.
+                Step::Done => self.catch_up(cli, port)?,
+                Step::Failed(error) => return Err(Ended::Failed(error)),
+            }
+        }
+        Ok(())
+    }
+
+    /// Hears what is said already; ends if the CLI is at rest then.
+    fn catch_up(&mut self, cli: &Cli, port: &mut TurnPort) -> Result<(), Ended> {
+        for line in cli.lines.try_iter() {
+            self.obey(cli, port, line)?;
+        }
+        if self.talk.active { Ok(()) } else { Err(Ended::Done) }
+    }
+
+    /// Answers a call of one of our own tools, on a thread of its own: it may take long.
+    fn call(&self, cli: &Cli, request: String, message: Value) {
+        let Some(tools) = self.shared.tools.clone() else { return };
+        let input = cli.input.clone();
+        let context = Context { stop: self.context.stop.clone(), events: self.context.events.clone() };
+        let answer = move || {
+            let nothing = || json!({"jsonrpc": "2.0", "result": {}});
+            let reply = tools(&message, &context).unwrap_or_else(nothing);
+            // The CLI is gone, and with it whoever asked.
+            let _gone = input.send(protocol::answer(&request, json!({"mcp_response": reply})));
+        };
+        if let Err(e) = thread::Builder::new().name("call".into()).stack_size(STACK_BYTES).spawn(answer) {
+            eprintln!("Tool not called error={e}");
+        }
+    }
+
+    /// Makes the CLI give up its turn; whether it has.
+    fn interrupt(&mut self, cli: &Cli) -> bool {
+        // What can be resumed is what the agent knows of, and it does not listen any more.
+        let continuation = self.talk.continuation.clone();
+        cli.request(json!({"subtype": "interrupt", "cancel_queued": true}));
+        let until = Instant::now() + INTERRUPT_PATIENCE;
+        loop {
+            let Ok(line) = cli.lines.recv_deadline(until) else { return false };
+            let has_ended = line.kind == "result";
+            for step in self.talk.apply(line, time::now()) {
+                if let Step::Write(message) = step {
+                    cli.write(message);
+                }
+            }
+            if has_ended {
+                self.talk.continuation = continuation;
+                return true;
+            }
+        }
+    }
+
+    /// Keeps the CLI for the next turn.
+    fn put_back(&self, mut cli: Cli) {
+        cli.conversation.continuation = self.talk.continuation.clone();
+        self.shared.launch.idle.store(true, Ordering::SeqCst);
+        if !cli.lines.is_empty() {
+            // It may have begun a turn a moment ago. If it has not, the turn that looks ends at once.
+            let _given = self.shared.launch.wake.try_send(());
+        }
+        *self.shared.slot() = Some(cli);
+    }
+}
+
+/// What the CLI calls it.
+fn line_of(command: Command) -> &'static str {
+    match command {
+        Command::Compact => "/compact",
+        Command::Context => "/context",
+    }
+}
+
+fn not_started(e: &io::Error) -> TurnError {
+    if e.kind() == ErrorKind::NotFound {
+        let sentence = "The Claude Code CLI is not in this image. Set INSTALL_CLAUDE=true in <home>/.env and run \
+                        `make image`."
+            .into();
+        return TurnError { class: ErrorClass::InvalidRequest, sentence };
+    }
+    TurnError { class: ErrorClass::Transient, sentence: format!("Claude Code could not be started: {e}.") }
+}
