@@ -20,14 +20,17 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, bounded, never};
 use jiff::Timestamp;
+use jiff::tz::TimeZone;
 use nanoclaw_session::config::ContainerConfig;
 use nanoclaw_session::content::Outbound;
 use nanoclaw_session::layout::SessionDir;
 use serde::{Deserialize, Serialize};
 
 use self::model::Model;
+use crate::destinations::Destinations;
 use crate::gateway::Gateway;
 use crate::stop::{self, Stop, Stopped, Stopper};
+use crate::tools;
 
 /// Stack of every thread of the runner but the first.
 pub const STACK_BYTES: usize = 256 * 1024;
@@ -90,6 +93,7 @@ pub struct TurnRequest {
     /// `None`: the prompt is for the model. Else its text is the command's line.
     pub command: Option<Command>,
     pub system: String,
+    pub destinations: Arc<Destinations>,
     /// What an earlier turn of this provider handed out; `None` starts a new conversation.
     pub continuation: Option<String>,
 }
@@ -185,14 +189,14 @@ pub trait Provider {
 }
 
 /// The provider that `container.json` names.
-pub fn named(config: &ContainerConfig, dir: &SessionDir, gateway: Gateway) -> Box<dyn Provider> {
+pub fn named(config: &ContainerConfig, dir: &SessionDir, zone: &TimeZone, gateway: Gateway) -> Box<dyn Provider> {
     match config.provider.trim().to_lowercase().as_str() {
         demo::NAME => Box::new(demo::Demo::new(dir.clone())),
-        anthropic::NAME => Box::new(Model::new(Arc::new(anthropic::Messages), config, dir, gateway)),
-        openai::NAME => Box::new(Model::new(Arc::new(openai::OpenAi), config, dir, gateway)),
+        anthropic::NAME => Box::new(Model::new(Arc::new(anthropic::Messages), config, dir, zone, gateway)),
+        openai::NAME => Box::new(Model::new(Arc::new(openai::OpenAi), config, dir, zone, gateway)),
         claude::NAME => {
             let home = std::env::var_os("HOME").unwrap_or_else(|| "/home/agent".into());
-            Box::new(claude::Claude::new(config, dir, gateway, home.into(), None))
+            Box::new(claude::Claude::new(config, dir, gateway, home.into(), tools::own(zone)))
         }
         _ => Box::new(missing::Missing::new(
             &config.provider,

@@ -6,6 +6,7 @@ mod capture;
 mod files;
 mod glob;
 mod html;
+mod own;
 mod search;
 mod web_fetch;
 
@@ -22,6 +23,7 @@ use nanoclaw_session::layout::SessionDir;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
+use crate::destinations::Destinations;
 use crate::provider::{STACK_BYTES, TurnEvent};
 use crate::stop::Stop;
 
@@ -45,11 +47,14 @@ pub enum Effect {
 }
 
 /// What a running call works with.
+#[derive(Clone)]
 pub struct Context {
     /// Ends the call at once, and the processes it has started with it.
     pub stop: Stop,
     /// For what is told or sent in the middle of a call.
     pub events: Sender<TurnEvent>,
+    /// Whom the agent may write to.
+    pub destinations: Arc<Destinations>,
 }
 
 /// What a call came to.
@@ -113,6 +118,9 @@ pub fn builtin(dir: &SessionDir) -> Vec<Arc<dyn Tool>> {
     tools.push(web_fetch::tool(web_fetch::is_public));
     tools
 }
+
+/// Those that are about nanoclaw itself: for every agent, whoever drives it.
+pub use own::tools as own;
 
 /// A tool that is one function: its input is read as an `I`, and what goes wrong is a sentence for the model.
 struct Builtin<I, F> {

@@ -119,6 +119,14 @@ impl Turn {
         self.claims().map(|claim| claim.id.clone())
     }
 
+    /// Takes what was pushed in with what was given: all of it is asked again.
+    pub fn gather(&mut self) {
+        let shares = std::iter::once(self.given.clone()).chain(std::mem::take(&mut self.pushed));
+        if let Some(all) = Share::joined(shares) {
+            self.given = all;
+        }
+    }
+
     /// The first `answered` of the pushed shares were answered: they belong to the turn's own rows.
     pub fn answered(&mut self, answered: usize) {
         let answered = self.pushed.drain(..answered.min(self.pushed.len()));

@@ -72,7 +72,7 @@ pub fn serve(
                 Err(e) => break Err(e),
             };
             let (stopper, stop) = stop::pair();
-            let context = Context { stop, events: events.clone() };
+            let context = Context { stop, events: events.clone(), destinations: Arc::default() };
             let written = match (request["method"].as_str(), &request["id"]) {
                 (Some("notifications/cancelled"), _) => {
                     lock(&calls).remove(&request["params"]["requestId"].to_string());
@@ -197,7 +197,7 @@ mod tests {
     /// What is answered to these requests, each of which is complete before the next.
     fn answers(requests: &[Value]) -> Vec<Value> {
         let (_stopper, stop) = stop::pair();
-        let context = Context { stop, events: bounded(1).0 };
+        let context = Context { stop, events: bounded(1).0, destinations: Arc::default() };
         requests.iter().filter_map(|request| answer(&tools(), request, &context)).collect()
     }
 

@@ -52,7 +52,13 @@ impl World {
         let servers = Servers::patient(&config, tmp.path().join("files"), patience);
         let (stopper, stop) = stop::pair();
         let (sender, events) = bounded(64);
-        World { tmp, servers, context: Context { stop, events: sender }, events, stopper: Some(stopper) }
+        World {
+            tmp,
+            servers,
+            context: Context { stop, events: sender, destinations: Default::default() },
+            events,
+            stopper: Some(stopper),
+        }
     }
 
     /// The tools of a group all of whose servers work.

@@ -33,8 +33,9 @@ use self::protocol::Line;
 use self::talk::{Asked, Step, Talk};
 use super::{Command, ErrorClass, Provider, STACK_BYTES, TurnError, TurnEvent, TurnHandle, TurnPort, TurnRequest};
 use crate::gateway::{Gateway, SILENCE_TIMEOUT};
+use crate::mcp;
 use crate::stop::{self, Stopped};
-use crate::tools::Context;
+use crate::tools::{Context, Tool};
 use crate::{id, time};
 
 pub const NAME: &str = "claude";
@@ -45,9 +46,6 @@ const INTERRUPT_PATIENCE: Duration = Duration::from_millis(1_000);
 const MAX_RESTARTS: u32 = 1;
 /// Least time between two reports that something arrives.
 const REPORT_STEP: Duration = Duration::from_millis(100);
-
-/// Our own tools: the reply to a JSON-RPC message, if it wants one.
-pub type OwnTools = Arc<dyn Fn(&Value, &Context) -> Option<Value> + Send + Sync>;
 
 /// The name of their server: they are called `mcp__nanoclaw__<tool>`.
 const OWN_SERVER: &str = "nanoclaw";
@@ -61,7 +59,8 @@ pub struct Claude {
 /// What turns leave to the next one.
 struct Shared {
     launch: Launch,
-    tools: Option<OwnTools>,
+    /// Our own.
+    tools: Vec<Arc<dyn Tool>>,
     /// The CLI between two turns.
     cli: Mutex<Option<Cli>>,
 }
@@ -73,11 +72,10 @@ impl Claude {
         dir: &SessionDir,
         gateway: Gateway,
         home: PathBuf,
-        tools: Option<OwnTools>,
+        tools: Vec<Arc<dyn Tool>>,
     ) -> Claude {
         let (wake, wakes) = bounded(1);
-        let own_servers: &[&str] = if tools.is_some() { &[OWN_SERVER] } else { &[] };
-        let launch = Launch::new(config, dir, gateway, home, own_servers, wake);
+        let launch = Launch::new(config, dir, gateway, home, &[OWN_SERVER], wake);
         Claude { shared: Arc::new(Shared { launch, tools, cli: Mutex::new(None) }), wakes }
     }
 }
@@ -93,7 +91,7 @@ impl Provider for Claude {
         super::spawn(
             move || drop(stopper),
             move |port| {
-                let context = Context { stop, events: port.events.clone() };
+                let context = Context { stop, events: port.events(), destinations: request.destinations };
                 let talk = Talk::new(request.continuation);
                 let turn = Turn { shared, context, talk, system: request.system, reported: None };
                 turn.run(port, request.command.map_or(request.prompt.text, |command| line_of(command).to_owned()))
@@ -272,12 +270,11 @@ impl Turn {
 
     /// Answers a call of one of our own tools, on a thread of its own: it may take long.
     fn call(&self, cli: &Cli, request: String, message: Value) {
-        let Some(tools) = self.shared.tools.clone() else { return };
         let input = cli.input.clone();
-        let context = Context { stop: self.context.stop.clone(), events: self.context.events.clone() };
+        let (shared, context) = (self.shared.clone(), self.context.clone());
         let answer = move || {
             let nothing = || json!({"jsonrpc": "2.0", "result": {}});
-            let reply = tools(&message, &context).unwrap_or_else(nothing);
+            let reply = mcp::server::answer(&shared.tools, &message, &context).unwrap_or_else(nothing);
             // The CLI is gone, and with it whoever asked.
             let _gone = input.send(protocol::answer(&request, json!({"mcp_response": reply})));
         };

@@ -22,6 +22,7 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use jiff::tz::TimeZone;
 use nanoclaw_session::config::ContainerConfig;
 use nanoclaw_session::layout::SessionDir;
 
@@ -48,10 +49,17 @@ pub struct Model {
 }
 
 impl Model {
-    pub fn new(api: Arc<dyn Api>, config: &ContainerConfig, dir: &SessionDir, gateway: Gateway) -> Model {
+    pub fn new(
+        api: Arc<dyn Api>,
+        config: &ContainerConfig,
+        dir: &SessionDir,
+        zone: &TimeZone,
+        gateway: Gateway,
+    ) -> Model {
         let set = |value: &Option<String>| value.clone().filter(|v| !v.trim().is_empty());
         let model = set(&config.model).unwrap_or_else(|| api.default_model().into());
         let mut tools = tools::builtin(dir);
+        tools.extend(tools::own(zone));
         tools.push(Arc::new(todo::Todo(todo_of(dir))));
         let servers = Arc::new(Servers::new(&config.mcp_servers, dir.state().join("mcp")));
         Model { api, gateway, model, effort: set(&config.effort), dir: dir.clone(), tools, servers }
@@ -94,6 +102,7 @@ impl Provider for Model {
                     tools,
                     stop: port.stop().clone(),
                     events: port.events(),
+                    destinations: request.destinations.clone(),
                     rank: Rank::Agent,
                 };
                 turn(&engine, port, &request)

@@ -25,7 +25,7 @@ fn desk() -> Desk {
     tools.retain(|t| t.spec().name != "web_fetch");
     tools.push(web_fetch::tool(|ip| ip == IpAddr::from([127, 0, 0, 1])));
     let (stopper, stop) = pair();
-    let context = Context { stop, events: unbounded().0 };
+    let context = Context { stop, events: unbounded().0, destinations: Default::default() };
     Desk { tools, context, stopper: Some(stopper), dir }
 }
 

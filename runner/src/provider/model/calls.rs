@@ -126,12 +126,17 @@ impl Engine {
             return self.help(&call.input);
         }
         match self.tool(call) {
-            Some(tool) => tool.call(&call.input, &Context { stop: self.stop.clone(), events: self.events.clone() }),
+            Some(tool) => tool.call(&call.input, &self.context()),
             None => {
                 let names: Vec<&str> = self.specs.iter().map(|spec| spec.name.as_str()).collect();
                 Output::failed(format!("There is no tool {:?}. There are: {}.", call.name, names.join(", ")))
             }
         }
+    }
+
+    fn context(&self) -> Context {
+        let (stop, events) = (self.stop.clone(), self.events.clone());
+        Context { stop, events, destinations: self.destinations.clone() }
     }
 
     /// Works on a task as a helper, in a conversation of its own.

@@ -113,7 +113,7 @@ mod tests {
         let tmp = tempfile::tempdir().unwrap();
         let todo = Todo(tmp.path().join("todo.json"));
         let (_stopper, stop) = crate::stop::pair();
-        let context = Context { stop, events: crossbeam_channel::unbounded().0 };
+        let context = Context { stop, events: crossbeam_channel::unbounded().0, destinations: Default::default() };
         let item = |text, status| json!({"text": text, "status": status});
         let items = json!({"items": [item("a", "done"), item("b", "in_progress"), item("c", "open")]});
         assert_eq!(todo.call(&items, &context), Output::text("[x] a\n[~] b\n[ ] c"));
