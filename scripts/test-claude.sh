@@ -55,4 +55,4 @@ if ! "$docker" image inspect nanoclaw-agent:latest >/dev/null 2>&1; then
 fi
 say "testing with Claude Code $("$cli" --version)"
 # Each test runs a CLI of some 200 MB.
-NANOCLAW_CLAUDE_CLI=$cli cargo test --locked -p nanoclaw-runner --test claude -- --include-ignored --test-threads=2 "${skip[@]}" "$@"
+NANOCLAW_CLAUDE_CLI=$cli cargo test --locked -p nanoclaw-runner --test claude -- --test-threads=2 "${skip[@]}" "$@"

@@ -1,5 +1,5 @@
 //! The `claude` provider: the real runner with the real Claude Code CLI, against a strict stand-in for the Messages
-//! API. `make test-claude` gets the CLI, says where it is in `NANOCLAW_CLAUDE_CLI`, and runs what is ignored here.
+//! API. `make test-claude` gets the CLI and says where it is in `NANOCLAW_CLAUDE_CLI`; `cargo test` alone leaves this out.
 
 #[path = "../support/fake_http.rs"]
 mod fake_http;
@@ -208,7 +208,6 @@ fn without_the_cli_the_user_reads_how_to_get_it() {
 }
 
 #[test]
-#[ignore = "needs the Claude Code CLI: make test-claude"]
 fn a_conversation_goes_on_in_one_process_and_survives_it() {
     let world = World::with_cli();
     let runner = world.start();
@@ -240,7 +239,6 @@ fn a_conversation_goes_on_in_one_process_and_survives_it() {
 }
 
 #[test]
-#[ignore = "needs the Claude Code CLI: make test-claude"]
 fn a_tool_is_declared_while_it_runs_and_sees_no_key() {
     let world = World::with_cli();
     let _runner = world.start();
@@ -260,7 +258,6 @@ fn a_tool_is_declared_while_it_runs_and_sees_no_key() {
 }
 
 #[test]
-#[ignore = "needs the Claude Code CLI: make test-claude"]
 fn a_tool_that_we_have_a_better_one_for_is_refused_with_a_hint() {
     let world = World::with_cli();
     let _runner = world.start();
@@ -273,7 +270,6 @@ fn a_tool_that_we_have_a_better_one_for_is_refused_with_a_hint() {
 }
 
 #[test]
-#[ignore = "needs the Claude Code CLI: make test-claude"]
 fn a_follow_up_reaches_a_running_turn() {
     let world = World::with_cli();
     let _runner = world.start();
@@ -299,7 +295,6 @@ fn a_follow_up_reaches_a_running_turn() {
 }
 
 #[test]
-#[ignore = "needs the Claude Code CLI: make test-claude"]
 fn stop_ends_an_answer_and_a_tool_within_two_seconds_and_the_conversation_goes_on() {
     let world = World::with_cli();
     let _runner = world.start();
@@ -328,7 +323,6 @@ fn stop_ends_an_answer_and_a_tool_within_two_seconds_and_the_conversation_goes_o
 }
 
 #[test]
-#[ignore = "needs the Claude Code CLI: make test-claude"]
 fn a_cli_that_does_not_obey_is_killed_with_its_tools() {
     let world = World::with_cli();
     let _runner = world.start();
@@ -346,7 +340,6 @@ fn a_cli_that_does_not_obey_is_killed_with_its_tools() {
 }
 
 #[test]
-#[ignore = "needs the Claude Code CLI: make test-claude"]
 fn a_cli_that_dies_in_a_turn_is_started_again_and_resumes() {
     let world = World::with_cli();
     let _runner = world.start();
@@ -363,7 +356,6 @@ fn a_cli_that_dies_in_a_turn_is_started_again_and_resumes() {
 }
 
 #[test]
-#[ignore = "needs the Claude Code CLI: make test-claude"]
 fn a_runner_that_was_killed_in_a_turn_resumes() {
     let world = World::with_cli();
     let runner = world.start();
@@ -382,7 +374,6 @@ fn a_runner_that_was_killed_in_a_turn_resumes() {
 }
 
 #[test]
-#[ignore = "needs the Claude Code CLI: make test-claude"]
 fn a_conversation_that_is_lost_begins_anew_and_nobody_notices() {
     for lost in ["12345678-1234-4234-8234-123456789abc", "mock-session-1"] {
         let world = World::with_cli();
@@ -396,7 +387,6 @@ fn a_conversation_that_is_lost_begins_anew_and_nobody_notices() {
 }
 
 #[test]
-#[ignore = "needs the Claude Code CLI: make test-claude"]
 fn what_passes_is_waited_for_and_a_limit_is_not() {
     let world = World::with_cli();
     let _runner = world.start();
@@ -410,7 +400,6 @@ fn what_passes_is_waited_for_and_a_limit_is_not() {
 }
 
 #[test]
-#[ignore = "needs the Claude Code CLI: make test-claude"]
 fn what_never_passes_is_not_tried_for_minutes() {
     for (script, sentence) in [
         (status(401, None), "The model refused the key."),
@@ -429,7 +418,6 @@ fn what_never_passes_is_not_tried_for_minutes() {
 }
 
 #[test]
-#[ignore = "needs the Claude Code CLI: make test-claude"]
 fn another_system_prompt_takes_another_process_of_the_same_conversation() {
     let world = World::with_cli();
     let _runner = world.start();
@@ -447,7 +435,6 @@ fn another_system_prompt_takes_another_process_of_the_same_conversation() {
 }
 
 #[test]
-#[ignore = "needs the Claude Code CLI: make test-claude"]
 fn the_end_of_a_background_task_is_told_unasked_and_keeps_the_runner_until_then() {
     let world = World::with_cli();
     world.session.configure(|c| c.idle_seconds = 1);
@@ -464,7 +451,6 @@ fn the_end_of_a_background_task_is_told_unasked_and_keeps_the_runner_until_then(
 }
 
 #[test]
-#[ignore = "needs the Claude Code CLI: make test-claude"]
 fn a_conversation_is_shortened_on_demand() {
     let world = World::with_cli();
     let _runner = world.start();
@@ -478,7 +464,6 @@ fn a_conversation_is_shortened_on_demand() {
 }
 
 #[test]
-#[ignore = "needs the Claude Code CLI: make test-claude"]
 fn the_chosen_skills_are_the_clis_too() {
     let world = World::with_cli();
     let skill = world.session.path("tone");
@@ -494,7 +479,6 @@ fn the_chosen_skills_are_the_clis_too() {
 }
 
 #[test]
-#[ignore = "needs the Claude Code CLI, Docker and the image: make test-claude"]
 fn it_works_in_a_container_that_has_no_network() {
     let world = World::with_cli();
     let _container = Container::start(&world);
@@ -505,4 +489,13 @@ fn it_works_in_a_container_that_has_no_network() {
     assert!(whole(&world.api.request()).contains("/home/agent\\n70707"));
     assert_eq!(fs::read_to_string(world.session.dir.root().join("agent/file")).unwrap(), "written\n");
     assert!(fs::read_dir(world.session.path("home/.claude/projects")).unwrap().next().is_some());
+}
+
+#[test]
+fn our_own_tools_are_the_cli_s_too() {
+    let world = World::with_cli();
+    let _runner = world.start();
+    world.api.script(call("mcp__nanoclaw__send_message", json!({"text": "This will take a while."})));
+    world.answered("m1", "do something long");
+    assert_eq!(world.session.texts()[0], "This will take a while.");
 }
