@@ -16,13 +16,18 @@
 // The bench is its own program: it starts processes, waits and reads clocks.
 #![allow(clippy::disallowed_methods)]
 
+mod agent;
 #[path = "../support/binaries.rs"]
 mod binaries;
 mod chat;
+#[path = "../../runner/tests/support/fake_http.rs"]
+mod fake_http;
 mod gateway;
 mod history;
 mod host;
 mod idle;
+#[path = "../../runner/tests/support/messages_api.rs"]
+mod messages_api;
 mod past;
 mod process;
 mod report;
@@ -94,6 +99,9 @@ fn run() -> Result<ExitCode> {
     }
     if wanted("startup") {
         startup::measure(&mut report, bin, effort)?;
+    }
+    if wanted("agent") {
+        agent::measure(&mut report, bin, effort)?;
     }
     if ["chat", "idle", "turn"].into_iter().any(wanted) {
         let place = Place::new()?;

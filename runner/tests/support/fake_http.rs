@@ -45,7 +45,10 @@ impl Listener {
             loop {
                 let stream = match &self {
                     Listener::Unix(listener, _) => listener.accept().map(|(stream, _)| Stream::Unix(stream)),
-                    Listener::Tcp(listener) => listener.accept().map(|(stream, _)| Stream::Tcp(stream)),
+                    // Events are small, and each is to arrive at once.
+                    Listener::Tcp(listener) => {
+                        listener.accept().and_then(|(stream, _)| stream.set_nodelay(true).map(|()| Stream::Tcp(stream)))
+                    }
                 };
                 let Ok(stream) = stream else { continue };
                 let serve_one = serve_one.clone();
