@@ -8,7 +8,7 @@ use nanoclaw_session::content::{Control, Inbound};
 use nanoclaw_session::inbound::is_transient;
 use nanoclaw_session::inbound::reader::{InboundView, look};
 use nanoclaw_session::outbound::continuation_key;
-use nanoclaw_session::row::{AckStatus, InKind, MessageIn};
+use nanoclaw_session::row::{AckStatus, InKind, MessageIn, Trigger};
 
 use super::{Agent, Work};
 use crate::batch::{self, Gate, Poll};
@@ -59,11 +59,7 @@ impl Agent {
         }
         let was_woken = std::mem::take(&mut self.woken);
         let mut rows = seen.rows;
-        // A command stands alone: what came before it is answered first, and what came after it next.
-        let command = rows.iter().enumerate().find_map(|(at, row)| Some((at, command::of(row)?)));
-        if let Some((at, _)) = command {
-            rows.truncate(at.max(1));
-        }
+        let command = command_alone(&mut rows);
         if rows.is_empty() {
             return match self.work {
                 // What the provider has to say answers no row.
@@ -76,14 +72,14 @@ impl Agent {
         let text = format::batch(&rows, &seen.destinations, &self.zone, self.dir.root());
         let share = Share::new(&rows, text, format::files(&rows, self.dir.root()));
         match (&self.work, command) {
-            (Work::Idle, Some((0, command))) => self.command(command, share, seen.destinations),
-            (_, Some((0, _))) | (Work::Stopping(_) | Work::Parked { .. }, _) => Ok(()),
-            (Work::Idle, _) => {
+            (Work::Idle, Some(command)) => self.command(command, share, seen.destinations),
+            (_, Some(_)) | (Work::Stopping(_) | Work::Parked { .. }, None) => Ok(()),
+            (Work::Idle, None) => {
                 self.claim(&share.prompt.message_ids)?;
                 self.start_turn(share, seen.destinations)
             }
-            (Work::Turn(turn), _) if turn.asked == Asked::Command => Ok(()),
-            (Work::Turn(_), _) => self.push(share, seen.destinations),
+            (Work::Turn(turn), None) if turn.asked == Asked::Command => Ok(()),
+            (Work::Turn(_), None) => self.push(share, seen.destinations),
         }
     }
 
@@ -181,6 +177,19 @@ impl Agent {
         self.work = Work::Stopping(turn.handle.stop());
         self.end_rows(&rows, &claims, AckStatus::Completed, None, costs)
     }
+}
+
+/// A command stands alone: what came before it is answered first, and what came after it next. `Some` leaves nothing
+/// but its row.
+fn command_alone(rows: &mut Vec<MessageIn>) -> Option<Command> {
+    let (at, command) = rows.iter().enumerate().find_map(|(at, row)| Some((at, command::of(row)?)))?;
+    if rows[..at].iter().any(|row| row.trigger == Trigger::Wake) {
+        rows.truncate(at);
+        return None;
+    }
+    rows.swap(0, at);
+    rows.truncate(1);
+    Some(command)
 }
 
 fn read_destinations(view: &InboundView) -> rusqlite::Result<Destinations> {

@@ -277,6 +277,20 @@ fn slash_commands_are_answered_by_the_runner_and_stand_alone() {
 }
 
 #[test]
+fn a_command_does_not_ask_the_model_about_what_is_only_context() {
+    let (session, api) = session();
+    session.context("x1", "just saying");
+    session.say("c1", "/files");
+    session.say("m1", "hello");
+    let _runner = start(&session, &api);
+    session.wait_ack("m1", AckStatus::Completed);
+    assert_eq!(session.texts(), ["My folder is empty.", "answer 1"]);
+    let asked = api.request().last();
+    assert!(asked.contains("just saying") && asked.contains("hello") && !asked.contains("/files"), "{asked}");
+    assert_eq!(api.requests_left(), 0);
+}
+
+#[test]
 fn what_a_turn_costs_is_reported_to_the_host() {
     let (session, api) = session();
     let _runner = start(&session, &api);

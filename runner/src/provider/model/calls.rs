@@ -16,8 +16,9 @@ use crate::tools::{Context, Effect, Outcome, Output, Part, Spec, Tool};
 
 /// Most calls at once.
 const MAX_SIDE_BY_SIDE: usize = 8;
-/// Longest text of one result. bytes
-const MAX_RESULT_BYTES: usize = 200_000;
+/// Longest text of one result, and of all results of one answer: a window takes hardly twice as much. bytes
+const MAX_RESULT_BYTES: usize = 100_000;
+const MAX_RESULTS_BYTES: usize = 300_000;
 /// The tool that asks a helper.
 const TASK: &str = "task";
 const HELPER_NOTE: &str = "You are a helper of this agent, working on one task it gave you. You cannot ask back. Your \
@@ -79,7 +80,8 @@ pub fn run(engine: &Engine, calls: &[Call]) -> Result<Vec<Block>, Stopped> {
             _ => side_by_side(engine, group),
         };
         engine.emit(TurnEvent::ToolEnded)?;
-        results.extend(group.iter().zip(outputs).map(|(call, output)| result(call, output)));
+        let max_bytes = MAX_RESULT_BYTES.min(MAX_RESULTS_BYTES / calls.len());
+        results.extend(group.iter().zip(outputs).map(|(call, output)| result(call, output, max_bytes)));
         rest = after;
     }
     Ok(results)
@@ -164,8 +166,8 @@ impl Engine {
     }
 }
 
-fn result(call: &Call, output: Output) -> Block {
-    let mut content: Vec<Block> = output.parts.into_iter().map(block).collect();
+fn result(call: &Call, output: Output, max_bytes: usize) -> Block {
+    let mut content: Vec<Block> = output.parts.into_iter().map(|part| block(part, max_bytes)).collect();
     content.retain(|block| !matches!(block, Block::Text { text } if text.trim().is_empty()));
     if content.is_empty() {
         content.push(Block::Text { text: "(no output)".into() });
@@ -173,12 +175,12 @@ fn result(call: &Call, output: Output) -> Block {
     Block::ToolResult { tool_use_id: call.id.clone(), content, is_error: output.outcome == Outcome::Failed }
 }
 
-fn block(part: Part) -> Block {
+fn block(part: Part, max_bytes: usize) -> Block {
     match part {
         Part::File { path, media_type } => Block::File { path, media_type },
         Part::Text(mut text) => {
-            if text.len() > MAX_RESULT_BYTES {
-                text.truncate(head(&text, MAX_RESULT_BYTES).len());
+            if text.len() > max_bytes {
+                text.truncate(head(&text, max_bytes).len());
                 text.push_str("\n[cut here]");
             }
             Block::Text { text }
