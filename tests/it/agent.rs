@@ -11,7 +11,7 @@ use crate::chat_api::{self, ChatApi, Dialect};
 use crate::messages_api::{MessagesApi, Script};
 use crate::support::docker::{attempt, docker};
 use crate::support::wait::wait_for;
-use crate::support::{Client, Host, Random, texts};
+use crate::support::{Client, Host, Random, sqlite, texts};
 
 fn start(api: &MessagesApi) -> Host {
     let mut host = Host::new();
@@ -73,6 +73,31 @@ fn stop_from_the_chat_ends_a_tool_in_its_container() {
     wait_for("its end", &[], || (!sleeps()).then_some(()));
     assert_eq!(texts(&client.turn("m1")), ["Stopped."]);
     assert_eq!(client.ask("m3", "still there?"), ["answer 1"]);
+}
+
+#[test]
+fn a_follow_up_is_read_between_two_tools_and_a_long_conversation_is_shortened() {
+    let api = MessagesApi::on_port();
+    let host = start(&api);
+    let gate = folder(&host, "main").join("gate");
+    api.script(bash("while ! test -e gate; do sleep 0.05; done"));
+    let mut client = host.client();
+    client.say("m1", "work");
+    api.request();
+    client.say("m2", "and hurry");
+    let claimed = "SELECT COUNT(*) FROM processing_ack WHERE status = 'processing'";
+    let outbound = host.dir().outbound_db();
+    wait_for("both", &[], || (sqlite::column(&outbound, claimed).ok()? == ["2"]).then_some(()));
+    fs::create_dir_all(gate.parent().unwrap()).unwrap();
+    fs::write(&gate, "").unwrap();
+    assert!(api.request().last().contains("and hurry"));
+    assert_eq!(texts(&client.turn("m1")), ["answer 1"]);
+    let too_long = "prompt is too long: 200001 tokens > 200000 maximum";
+    api.script(Script::Status { code: 400, kind: "invalid_request_error", message: too_long, retry_after: None });
+    api.script(Script::Say("They were in a hurry.".into()));
+    assert_eq!(client.ask("m3", "why?"), ["answer 2"]);
+    let kept = fs::read_dir(folder(&host, "main").join("conversations")).unwrap().count();
+    assert_eq!(kept, 1);
 }
 
 #[test]

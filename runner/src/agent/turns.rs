@@ -119,6 +119,8 @@ impl Agent {
             return Ok(());
         }
         match (&message, peer) {
+            // Asked of the host: nobody has read anything.
+            (Outbound::Action { .. }, _) => {}
             (Outbound::Text { text, files }, Some(peer)) if files.is_empty() => turn.sent.text(&peer.name, text),
             _ => turn.sent.other(),
         }

@@ -277,6 +277,37 @@ fn slash_commands_are_answered_by_the_runner_and_stand_alone() {
 }
 
 #[test]
+fn a_model_may_be_silent_for_minutes_before_its_first_word() {
+    let (session, api) = session();
+    let _runner = start(&session, &api);
+    api.script(Script::Silent);
+    session.say("m1", "think hard");
+    api.request();
+    let declared = session.wait_for("the declaration", || session.silent_until());
+    assert!(declared.duration_since(now()).as_secs() > 5 * 60, "{declared}");
+    session.stop("s1");
+    session.wait_ack("m1", AckStatus::Completed);
+    api.client_gone();
+}
+
+#[test]
+fn each_provider_goes_on_where_it_was() {
+    let (session, api) = session();
+    let turn = |provider: &str, id: &str| {
+        session.configure(|c| c.provider = provider.into());
+        let runner = start(&session, &api);
+        session.say(id, "hello");
+        session.wait_ack(id, AckStatus::Completed);
+        runner.kill();
+    };
+    for (provider, id) in [("anthropic", "m1"), ("demo", "m2"), ("anthropic", "m3"), ("demo", "m4")] {
+        turn(provider, id);
+    }
+    assert_eq!([api.request().messages().len(), api.request().messages().len()], [1, 3]);
+    assert!(session.texts()[3].contains("turn 2"), "{:?}", session.texts());
+}
+
+#[test]
 fn a_command_does_not_ask_the_model_about_what_is_only_context() {
     let (session, api) = session();
     session.context("x1", "just saying");
