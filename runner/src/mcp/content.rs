@@ -28,9 +28,6 @@ const KINDS: [(&str, &str); 5] = [
 
 /// The result of `tools/call`. Pictures are put into `folder`.
 pub fn output(mut result: Value, folder: &Path) -> Output {
-    if result["resultType"] == "input_required" {
-        return Output::failed("The tool wants to ask the user something, which it cannot do here.");
-    }
     let outcome = if result["isError"] == true { Outcome::Failed } else { Outcome::Done };
     let blocks = result.get_mut("content").and_then(Value::as_array_mut).map(std::mem::take).unwrap_or_default();
     let count = blocks.len();
