@@ -24,8 +24,7 @@ use crate::stop::Stop;
 
 /// Messages that may wait for a server that does not read.
 const MAX_UNREAD: usize = 16;
-/// Most pages of a list of tools, and most tools in it.
-const MAX_PAGES: usize = 50;
+/// Most tools of a server.
 const MAX_TOOLS: usize = 200;
 /// Largest description of all tools that is taken: a model would have to read it with every request. bytes
 const MAX_LIST_BYTES: usize = 512 * 1024;
@@ -39,13 +38,8 @@ const ENDED: &str = "it ended";
 pub enum Failure {
     Stopped,
     TimedOut,
-    /// The server has ended, or is no longer understood.
-    Gone(String),
-    /// The server's own answer.
-    Refused {
-        code: i64,
-        message: String,
-    },
+    /// The server has ended, is no longer understood, or refuses.
+    Failed(String),
 }
 
 impl fmt::Display for Failure {
@@ -53,8 +47,7 @@ impl fmt::Display for Failure {
         match self {
             Failure::Stopped => f.write_str("it was stopped"),
             Failure::TimedOut => f.write_str("it did not answer in time"),
-            Failure::Gone(why) => f.write_str(why),
-            Failure::Refused { code, message } => write!(f, "it answered: {message} ({code})"),
+            Failure::Failed(why) => f.write_str(why),
         }
     }
 }
@@ -84,8 +77,8 @@ impl Connection {
         stop: &Stop,
     ) -> Result<(Connection, Vec<Value>), Failure> {
         let connection = Connection::spawn(name, config).map_err(|e| match e.kind() {
-            ErrorKind::NotFound => Failure::Gone(format!("there is no program {:?}", config.command)),
-            _ => Failure::Gone(e.to_string()),
+            ErrorKind::NotFound => Failure::Failed(format!("there is no program {:?}", config.command)),
+            _ => Failure::Failed(e.to_string()),
         })?;
         let hello =
             json!({"protocolVersion": rpc::VERSIONS[0], "capabilities": {}, "clientInfo": rpc::implementation()});
@@ -131,12 +124,8 @@ impl Connection {
     /// The descriptions of the server's tools.
     fn list(&self, until: Instant, stop: &Stop) -> Result<Vec<Value>, Failure> {
         let (mut tools, mut params, mut left) = (Vec::new(), json!({}), MAX_LIST_BYTES);
-        for _ in 0..MAX_PAGES {
-            let mut page = match self.request("tools/list", params, until, stop) {
-                // It has none.
-                Err(Failure::Refused { code: rpc::METHOD_NOT_FOUND, .. }) => break,
-                page => page?,
-            };
+        loop {
+            let mut page = self.request("tools/list", params, until, stop)?;
             if let Some(found) = page.get_mut("tools").and_then(Value::as_array_mut) {
                 found.retain(|tool| {
                     let size = tool.to_string().len();
@@ -162,12 +151,12 @@ impl Connection {
         message["id"] = id.into();
         // There is one answer, so the reader is not held up.
         let (sender, answer) = bounded(1);
-        lock(&self.shared.waiting).as_mut().map_err(|why| Failure::Gone(why.clone()))?.insert(id, sender);
+        lock(&self.shared.waiting).as_mut().map_err(|why| Failure::Failed(why.clone()))?.insert(id, sender);
         let failure = select! {
             send(self.out, format!("{message}\n")) -> _ => select! {
                 recv(answer) -> answer => match answer {
                     Ok(answer) => return taken_apart(answer),
-                    Err(_) => Failure::Gone(lock(&self.shared.waiting).as_ref().err().cloned().unwrap_or_default()),
+                    Err(_) => Failure::Failed(lock(&self.shared.waiting).as_ref().err().cloned().unwrap_or_default()),
                 },
                 recv(stop.word()) -> _ => Failure::Stopped,
                 recv(at(until)) -> _ => Failure::TimedOut,
@@ -194,10 +183,10 @@ impl Connection {
 fn taken_apart(mut answer: Value) -> Result<Value, Failure> {
     match &answer["error"] {
         Value::Null => Ok(answer["result"].take()),
-        error => Err(Failure::Refused {
-            code: error["code"].as_i64().unwrap_or_default(),
-            message: cut(error["message"].as_str().unwrap_or("an error"), MAX_WHY_CHARS),
-        }),
+        error => {
+            let message = cut(error["message"].as_str().unwrap_or("an error"), MAX_WHY_CHARS);
+            Err(Failure::Failed(format!("it answered: {message} ({})", error["code"])))
+        }
     }
 }
 

@@ -209,7 +209,7 @@ fn a_list_without_an_end_is_cut() {
         patient(),
     );
     let names = world.names();
-    assert_eq!((names.len(), names[99].as_str()), (100, "mcp__s__a_100"));
+    assert_eq!((names.len(), names[199].as_str()), (200, "mcp__s__a_200"));
 }
 
 #[test]
