@@ -1,8 +1,8 @@
 //! The Model Context Protocol: the tools of other programs, for our model ([`Servers`]), and ours, for the models
 //! of other programs ([`server`]).
 //!
-//! A server is started when its tools are first listed, and again on the next use after it has ended - not more
-//! often than [`MAX_STARTS`] and [`RETRY_PAUSE`] allow. What a server does wrong is its tools' failure, never the agent's.
+//! A server is started when its tools are first listed, and again on the next use after it has ended; one that does
+//! not start is left alone for [`RETRY_PAUSE`]. What a server does wrong is its tools' failure, never the agent's.
 
 mod connection;
 mod content;
@@ -21,31 +21,22 @@ use nanoclaw_session::config::McpServer;
 use serde_json::{Value, json};
 
 use self::connection::{Connection, Failure};
-use crate::provider::{STACK_BYTES, TurnEvent};
+use crate::provider::STACK_BYTES;
 use crate::stop::Stop;
-use crate::time;
 use crate::tools::{Context, Effect, Output, Spec, Tool};
 
 /// From a server's start to its list of tools.
 pub const START_TIMEOUT: Duration = Duration::from_secs(30);
-/// Longest silence of a call.
-const CALL_TIMEOUT: Duration = Duration::from_secs(60);
-/// Longest call, however often it reports progress.
-const MAX_CALL: Duration = Duration::from_secs(1_800);
-/// Progress that moves a call's end by less than this part of its longest silence is not told to the host.
-const TELL_STEP: u32 = 4;
-/// How long a server is left alone that did not start, or that has ended too often.
+/// Longest call.
+const CALL_TIMEOUT: Duration = Duration::from_secs(600);
+/// How long a server is left alone that did not start.
 const RETRY_PAUSE: Duration = Duration::from_secs(60);
-/// Most starts of one server in such a pause.
-const MAX_STARTS: usize = 3;
 /// Longest name of a tool. characters
 const MAX_NAME_CHARS: usize = 64;
 /// Longest description of a tool. characters
 const MAX_DESCRIPTION_CHARS: usize = 8_000;
-/// Longest explanation by a server of what went wrong. characters
-const MAX_WHY_CHARS: usize = 500;
 
-/// The group's MCP servers. Dropped: all are killed, and none starts again.
+/// The group's MCP servers. They are killed when these and all their tools are dropped.
 pub struct Servers {
     servers: Vec<Arc<Server>>,
 }
@@ -56,7 +47,7 @@ struct Server {
     /// Where pictures go.
     folder: PathBuf,
     patience: Patience,
-    life: Mutex<Life>,
+    state: Mutex<State>,
 }
 
 /// How long is waited for a server.
@@ -66,22 +57,15 @@ struct Patience {
     call: Duration,
 }
 
-/// What a server does now, what it offered last, and when it was started lately.
-struct Life {
-    state: State,
-    tools: Vec<Value>,
-    starts: Vec<Instant>,
-}
-
 enum State {
     Off,
-    Running(Arc<Connection>),
+    /// With the tools it offered last.
+    Running(Arc<Connection>, Vec<Value>),
     /// Not to be started before.
     Resting {
         until: Instant,
-        why: String,
+        why: Failure,
     },
-    Over,
 }
 
 impl Servers {
@@ -92,8 +76,8 @@ impl Servers {
 
     fn patient(config: &BTreeMap<String, McpServer>, folder: PathBuf, patience: Patience) -> Servers {
         let server = |(name, config): (&String, &McpServer)| {
-            let life = Mutex::new(Life { state: State::Off, tools: Vec::new(), starts: Vec::new() });
-            Arc::new(Server { name: name.clone(), config: config.clone(), folder: folder.clone(), patience, life })
+            let (name, config, folder) = (name.clone(), config.clone(), folder.clone());
+            Arc::new(Server { name, config, folder, patience, state: Mutex::new(State::Off) })
         };
         Servers { servers: config.iter().map(server).collect() }
     }
@@ -102,10 +86,10 @@ impl Servers {
     /// what is not running, all side by side.
     pub fn tools(&self, stop: &Stop) -> (Vec<Arc<dyn Tool>>, Vec<String>) {
         let lists: Vec<Result<Vec<Value>, String>> = thread::scope(|scope| {
-            let thread = || thread::Builder::new().name("mcp-start".into()).stack_size(STACK_BYTES);
             let spawn = |server: &Arc<Server>| {
                 let server = server.clone();
-                thread().spawn_scoped(scope, move || server.tools(stop).map_err(|failure| failure.reason()))
+                let thread = thread::Builder::new().name("mcp-start".into()).stack_size(STACK_BYTES);
+                thread.spawn_scoped(scope, move || server.tools(stop).map_err(|failure| failure.to_string()))
             };
             let started: Vec<_> = self.servers.iter().map(spawn).collect();
             let join = |thread: thread::ScopedJoinHandle<_>| thread.join().unwrap_or_else(|_| Err("a fault".into()));
@@ -115,61 +99,46 @@ impl Servers {
         for (server, list) in self.servers.iter().zip(lists) {
             match list {
                 Ok(list) => tools.extend(list.into_iter().filter_map(|tool| server.offer(tool, &mut names))),
-                Err(why) => complaints.push(format!("The MCP server {:?} cannot be used: {why}.", server.name)),
+                Err(why) => complaints.push(server.cannot_be_used(&why)),
             }
         }
         (tools, complaints)
     }
 }
 
-impl Drop for Servers {
-    fn drop(&mut self) {
-        for server in &self.servers {
-            if let State::Running(connection) = std::mem::replace(&mut lock(&server.life).state, State::Over) {
-                connection.end();
-            }
-        }
-    }
-}
-
 impl Server {
     fn tools(&self, stop: &Stop) -> Result<Vec<Value>, Failure> {
-        let mut life = lock(&self.life);
-        let connection = self.running(&mut life, stop)?;
-        if connection.take_changed() {
-            life.tools = connection.list(Instant::now() + self.patience.start, stop)?;
-        }
-        Ok(life.tools.clone())
+        let mut state = lock(&self.state);
+        let connection = self.running(&mut state, stop)?;
+        let State::Running(_, tools) = &mut *state else { return Ok(Vec::new()) };
+        connection.renew(tools, Instant::now() + self.patience.start, stop)?;
+        Ok(tools.clone())
     }
 
     /// The connection to the server, which is started if it must be.
-    fn running(&self, life: &mut Life, stop: &Stop) -> Result<Arc<Connection>, Failure> {
+    fn running(&self, state: &mut State, stop: &Stop) -> Result<Arc<Connection>, Failure> {
         let now = Instant::now();
-        match &life.state {
-            State::Running(connection) if connection.is_open() => return Ok(connection.clone()),
-            State::Resting { until, why } if now < *until => return Err(Failure::Gone(why.clone())),
-            State::Over => return Err(Failure::Stopped),
+        match state {
+            State::Running(connection, _) if connection.is_open() => return Ok(connection.clone()),
+            State::Resting { until, why } if now < *until => return Err(why.clone()),
             _ => {}
         }
-        life.starts.retain(|start| now < *start + RETRY_PAUSE);
-        let failure = if life.starts.len() < MAX_STARTS {
-            life.starts.push(now);
-            match Connection::open(&self.name, &self.config, now + self.patience.start, stop) {
-                Ok((connection, tools)) => {
-                    let connection = Arc::new(connection);
-                    (life.state, life.tools) = (State::Running(connection.clone()), tools);
-                    return Ok(connection);
-                }
-                Err(failure) => failure,
+        match Connection::open(&self.name, &self.config, now + self.patience.start, stop) {
+            Ok((connection, tools)) => {
+                let connection = Arc::new(connection);
+                *state = State::Running(connection.clone(), tools);
+                Ok(connection)
             }
-        } else {
-            Failure::Gone(format!("it has ended {MAX_STARTS} times within a minute"))
-        };
-        life.state = match &failure {
-            Failure::Stopped => State::Off,
-            failure => State::Resting { until: Instant::now() + RETRY_PAUSE, why: failure.reason() },
-        };
-        Err(failure)
+            Err(Failure::Stopped) => Err(Failure::Stopped),
+            Err(why) => {
+                *state = State::Resting { until: Instant::now() + RETRY_PAUSE, why: why.clone() };
+                Err(why)
+            }
+        }
+    }
+
+    fn cannot_be_used(&self, why: &str) -> String {
+        format!("The MCP server {:?} cannot be used: {why}.", self.name)
     }
 
     /// A tool as the server describes it, under a name that is not in `names` yet.
@@ -217,36 +186,23 @@ impl Tool for ServerTool {
         self.effect
     }
 
-    /// Of a call without progress, on a server that must be started first.
+    /// On a server that must be started first.
     fn deadline(&self, _input: &Value) -> Duration {
         self.server.patience.start + self.server.patience.call
     }
 
     fn call(&self, input: &Value, context: &Context) -> Output {
         let Server { name, patience, folder, .. } = &*self.server;
-        let running = self.server.running(&mut lock(&self.server.life), &context.stop);
+        let running = self.server.running(&mut lock(&self.server.state), &context.stop);
         let connection = match running {
             Ok(connection) => connection,
-            Err(why) => return Output::failed(format!("The MCP server {name:?} cannot be used: {}.", why.reason())),
-        };
-        let begun = Instant::now();
-        let first_end = begun + patience.call;
-        let mut told = first_end;
-        let on_progress = |_| {
-            let until = (Instant::now() + patience.call).min(begun + MAX_CALL);
-            if until > told + patience.call / TELL_STEP {
-                told = until;
-                // Nobody is left to tell: then the stop comes, too.
-                let _ = context.events.send(TurnEvent::Waiting { until: time::now() + (until - Instant::now()) });
-            }
-            until
+            Err(why) => return Output::failed(self.server.cannot_be_used(&why.to_string())),
         };
         let params = json!({"name": self.real_name, "arguments": input});
-        match connection.request("tools/call", params, first_end, &context.stop, on_progress) {
+        match connection.request("tools/call", params, Instant::now() + patience.call, &context.stop) {
             Ok(result) => content::output(result, folder),
-            Err(failure) => Output::failed(format!(
-                "The MCP server {name:?} did not do this: {}. Whether it had any effect is not known.",
-                connection.explained(failure).reason()
+            Err(why) => Output::failed(format!(
+                "The MCP server {name:?} did not do this: {why}. Whether it had any effect is not known."
             )),
         }
     }

@@ -10,7 +10,7 @@ use std::fs;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::CommandExt;
-use std::process::{self, ChildStderr, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
+use std::process::{self, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -37,7 +37,6 @@ pub fn command(program: impl AsRef<OsStr>) -> Command {
 pub struct Child {
     pub stdin: Option<ChildStdin>,
     pub stdout: Option<ChildStdout>,
-    pub stderr: Option<ChildStderr>,
     process: process::Child,
     status: Option<ExitStatus>,
 }
@@ -49,8 +48,8 @@ pub struct Child {
 pub fn spawn(command: &mut Command) -> io::Result<Child> {
     // SAFETY: setsid is async-signal-safe and allocates nothing.
     let mut process = unsafe { command.pre_exec(|| Ok(setsid().map(drop)?)) }.spawn()?;
-    let (stdin, stdout, stderr) = (process.stdin.take(), process.stdout.take(), process.stderr.take());
-    Ok(Child { stdin, stdout, stderr, process, status: None })
+    let (stdin, stdout) = (process.stdin.take(), process.stdout.take());
+    Ok(Child { stdin, stdout, process, status: None })
 }
 
 impl Child {

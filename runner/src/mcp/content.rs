@@ -8,6 +8,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::Value;
 
+use crate::provider::model::media::KINDS;
 use crate::tools::{Outcome, Output, Part};
 use crate::{id, time};
 
@@ -17,20 +18,9 @@ const MAX_TEXT_CHARS: usize = 100_000;
 const MAX_PARTS: usize = 100;
 /// Most files that are kept of all results: the oldest goes first. With the longest message, 300 MB at worst.
 const MAX_FILES: usize = 100;
-/// What a model can be shown, and how such files are called.
-const KINDS: [(&str, &str); 5] = [
-    ("image/png", "png"),
-    ("image/jpeg", "jpg"),
-    ("image/gif", "gif"),
-    ("image/webp", "webp"),
-    ("application/pdf", "pdf"),
-];
 
 /// The result of `tools/call`. Pictures are put into `folder`.
 pub fn output(mut result: Value, folder: &Path) -> Output {
-    if result["resultType"] == "input_required" {
-        return Output::failed("The tool wants to ask the user something, which it cannot do here.");
-    }
     let outcome = if result["isError"] == true { Outcome::Failed } else { Outcome::Done };
     let blocks = result.get_mut("content").and_then(Value::as_array_mut).map(std::mem::take).unwrap_or_default();
     let count = blocks.len();
@@ -76,7 +66,8 @@ fn part(mut block: Value, folder: &Path) -> Part {
 
 /// Data as a file, when it is of a kind a model can be shown.
 fn file(data: &str, media_type: String, folder: &Path) -> Part {
-    let Some((_, ending)) = KINDS.iter().find(|(kind, _)| *kind == media_type) else {
+    let known = KINDS.iter().find(|(kind, _)| *kind == media_type);
+    let Some((_, ending)) = known.and_then(|(kind, _)| kind.split_once('/')) else {
         return Part::Text(format!("[data of the kind {media_type:?}, which cannot be shown]"));
     };
     let stored = STANDARD.decode(data).map_err(io::Error::other).and_then(|bytes| {

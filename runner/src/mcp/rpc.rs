@@ -4,13 +4,8 @@ use std::io::{self, BufRead, ErrorKind, Read};
 
 use serde_json::{Value, json};
 
-/// Revisions of the protocol that begin with `initialize`, newest first.
-pub const HANDSHAKE_VERSIONS: [&str; 4] = ["2025-11-25", "2025-06-18", "2025-03-26", "2024-11-05"];
-/// The revision without one: there, each request says who asks. Clients that prefer it go back to a handshake when
-/// they are refused, so only our client knows it.
-pub const VERSION: &str = "2026-07-28";
-/// Where a request of that revision says which one it is.
-pub const META_VERSION: &str = "io.modelcontextprotocol/protocolVersion";
+/// Revisions of the protocol that we speak, newest first.
+pub const VERSIONS: [&str; 4] = ["2025-11-25", "2025-06-18", "2025-03-26", "2024-11-05"];
 
 pub const PARSE_ERROR: i64 = -32700;
 pub const INVALID_REQUEST: i64 = -32600;

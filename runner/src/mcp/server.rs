@@ -101,25 +101,21 @@ pub fn serve(
 /// The answer to one message; `None` when it asks for none. Runs the tool when it is a call.
 pub fn answer(tools: &[Arc<dyn Tool>], request: &Value, context: &Context) -> Option<Value> {
     let (id, params) = (&request["id"], &request["params"]);
-    let Some(method) = request["method"].as_str() else {
-        // An answer to something we never asked is none of our business.
-        let is_answer = request.get("result").or(request.get("error")).is_some();
-        return (!is_answer).then(|| rpc::error(id, rpc::INVALID_REQUEST, "this is no request"));
-    };
-    if id.is_null() {
-        return None;
-    }
+    let method = request["method"].as_str().filter(|_| !id.is_null())?;
     let result = match method {
         "initialize" => {
             let wanted = params["protocolVersion"].as_str();
-            let known = rpc::HANDSHAKE_VERSIONS.into_iter().find(|version| Some(*version) == wanted);
-            json!({"protocolVersion": known.unwrap_or(rpc::HANDSHAKE_VERSIONS[0]), "capabilities": {"tools": {}},
+            let known = rpc::VERSIONS.into_iter().find(|version| Some(*version) == wanted);
+            json!({"protocolVersion": known.unwrap_or(rpc::VERSIONS[0]), "capabilities": {"tools": {}},
                 "serverInfo": rpc::implementation()})
         }
         "ping" => json!({}),
         "tools/list" => json!({"tools": tools.iter().map(|tool| described(tool.as_ref())).collect::<Vec<_>>()}),
         "tools/call" => match tools.iter().find(|tool| params["name"] == *tool.spec().name) {
-            Some(tool) => result(tool.call(params.get("arguments").unwrap_or(&json!({})), context)),
+            Some(tool) => {
+                let Output { parts, outcome } = tool.call(params.get("arguments").unwrap_or(&json!({})), context);
+                json!({"content": parts.iter().map(block).collect::<Vec<_>>(), "isError": outcome == Outcome::Failed})
+            }
             None => return Some(rpc::error(id, rpc::INVALID_PARAMS, "there is no such tool")),
         },
         _ => return Some(rpc::error(id, rpc::METHOD_NOT_FOUND, "there is no such method")),
@@ -131,12 +127,6 @@ fn described(tool: &dyn Tool) -> Value {
     let spec = tool.spec();
     json!({"name": spec.name, "description": spec.description, "inputSchema": spec.schema,
         "annotations": {"readOnlyHint": tool.effect() == Effect::Reads}})
-}
-
-/// What a call came to, as the protocol says it.
-fn result(output: Output) -> Value {
-    let content: Vec<Value> = output.parts.iter().map(block).collect();
-    json!({"content": content, "isError": output.outcome == Outcome::Failed})
 }
 
 fn block(part: &Part) -> Value {
@@ -239,15 +229,15 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_known_request_is_refused_and_notifications_are_not_answered() {
+    fn an_unknown_request_is_refused_and_what_is_none_is_not_answered() {
         let said = answers(&[
-            request(1, "server/discover", json!({"_meta": {rpc::META_VERSION: rpc::VERSION}})),
+            request(1, "server/discover", json!({})),
             json!({"id": 2}),
             json!([1]),
             json!({"jsonrpc": "2.0", "method": "notifications/new"}),
             json!({"jsonrpc": "2.0", "id": 3, "result": {}}),
         ]);
-        assert_eq!(said.iter().map(|s| s["error"]["code"].clone()).collect::<Vec<_>>(), [-32601, -32600, -32600]);
+        assert_eq!(said.iter().map(|s| s["error"]["code"].clone()).collect::<Vec<_>>(), [-32601]);
     }
 
     #[test]

@@ -4,7 +4,7 @@ mod public;
 
 use std::fs;
 
-use crossbeam_channel::{Receiver, bounded};
+use crossbeam_channel::bounded;
 
 use super::*;
 use crate::stop::{self, Stopper};
@@ -29,7 +29,6 @@ struct World {
     tmp: tempfile::TempDir,
     servers: Servers,
     context: Context,
-    events: Receiver<TurnEvent>,
     stopper: Option<Stopper>,
 }
 
@@ -51,14 +50,8 @@ impl World {
     fn with(config: BTreeMap<String, McpServer>, tmp: tempfile::TempDir, patience: Patience) -> World {
         let servers = Servers::patient(&config, tmp.path().join("files"), patience);
         let (stopper, stop) = stop::pair();
-        let (sender, events) = bounded(64);
-        World {
-            tmp,
-            servers,
-            context: Context { stop, events: sender, destinations: Default::default() },
-            events,
-            stopper: Some(stopper),
-        }
+        let context = Context { stop, events: bounded(0).0, destinations: Default::default() };
+        World { tmp, servers, context, stopper: Some(stopper) }
     }
 
     /// The tools of a group all of whose servers work.
@@ -120,7 +113,7 @@ fn a_call_arrives_under_the_real_name_and_its_text_comes_back() {
     let log = world.log();
     assert_eq!(log[0]["params"]["protocolVersion"], "2025-11-25");
     assert_eq!(log[1]["method"], "tools/call");
-    assert_eq!(log[1]["params"], json!({"name": "get it!", "arguments": {"a": 1}, "_meta": {"progressToken": 3}}));
+    assert_eq!(log[1]["params"], json!({"name": "get it!", "arguments": {"a": 1}}));
 }
 
 #[test]
@@ -131,7 +124,7 @@ fn servers_start_side_by_side_and_one_that_cannot_costs_a_sentence() {
         &[
             ("a", &format!("{meet} echo >\"$pipe\"; begin one; cat")),
             ("b", &format!("{meet} read -r _ <\"$pipe\"; begin two; cat")),
-            ("broken", "echo 'no module named x' >&2; exit 3"),
+            ("broken", "exit 3"),
         ],
         patient(),
     );
@@ -140,7 +133,7 @@ fn servers_start_side_by_side_and_one_that_cannot_costs_a_sentence() {
     let none = World::with(config, tempfile::tempdir().unwrap(), patient());
     let (tools, complaints) = world.servers.tools(&world.context.stop);
     assert_eq!(tools.iter().map(|t| t.spec().name).collect::<Vec<_>>(), ["mcp__a__one", "mcp__b__two"]);
-    assert_eq!(complaints, [r#"The MCP server "broken" cannot be used: it ended; its last words: no module named x."#]);
+    assert_eq!(complaints, [r#"The MCP server "broken" cannot be used: it ended."#]);
     assert_eq!(none.complaints(), [r#"The MCP server "none" cannot be used: there is no program "no-such-program"."#]);
 }
 
@@ -155,30 +148,31 @@ fn a_server_that_does_not_start_is_not_tried_again_at_once() {
 }
 
 #[test]
-fn a_server_that_crashed_is_started_again_on_the_next_use_but_not_for_ever() {
-    let world = World::new(&[("s", "begin t; read -r call; exit 1")], patient());
+fn a_server_that_crashed_is_started_again_on_the_next_use() {
+    let world = World::new(&[("s", r#"echo x >>"$LOG"; begin t; read -r call; exit 1"#)], patient());
     let tool = &world.tools()[0];
-    for _ in 0..MAX_STARTS {
+    for _ in 0..2 {
         let output = tool.call(&json!({}), &world.context);
-        assert!(text(&output).0.contains("it ended"), "{output:?}");
+        assert!(text(&output).0.contains("did not do this: it ended."), "{output:?}");
     }
-    let output = tool.call(&json!({}), &world.context);
-    assert!(text(&output).0.contains("3 times within a minute"), "{output:?}");
-    assert_eq!(world.complaints().len(), 1);
+    assert_eq!(world.names(), ["mcp__s__t"]);
+    assert_eq!(fs::read_to_string(world.tmp.path().join("s.log")).unwrap(), "x\n".repeat(3));
 }
 
 #[test]
-fn a_changed_list_is_read_again_before_the_next_turn() {
+fn a_changed_list_is_read_again_before_the_next_turn_and_if_that_fails_before_the_one_after() {
     let world = World::new(
         &[(
             "s",
-            r#"begin old; read -r call; say notifications/tools/list_changed '{}'
-        ok 3 "$(text done)"; read -r list; ok 4 "{\"tools\":[$(tool new)]}"; cat"#,
+            r#"begin old; read -r call; say notifications/tools/list_changed '{}'; ok 3 "$(text done)"
+        read -r list; echo '{"jsonrpc":"2.0","id":4,"error":{"code":-32603,"message":"not now"}}'
+        read -r list; ok 5 "{\"tools\":[$(tool new)]}"; cat"#,
         )],
         patient(),
     );
     assert_eq!(world.names(), ["mcp__s__old"]);
     assert_eq!(text(&world.call(json!({}))).0, "done");
+    assert_eq!(world.complaints(), [r#"The MCP server "s" cannot be used: it answered: not now (-32603)."#]);
     assert_eq!(world.names(), ["mcp__s__new"]);
     assert_eq!(world.names(), ["mcp__s__new"]);
 }
@@ -198,9 +192,11 @@ fn a_list_has_pages() {
 }
 
 #[test]
-fn a_tool_with_a_description_beyond_all_measure_is_left_out() {
-    let long = "greet; read -r list; ok 2 \"{\\\"tools\\\":[$(tool a),$(tool $(printf %070000d 0))]}\"; cat";
-    assert_eq!(World::new(&[("s", long)], patient()).names(), ["mcp__s__a"]);
+fn tools_with_descriptions_beyond_all_measure_are_left_out() {
+    let script = r#"greet; read -r list; long=$(printf %0300000d 0)
+        ok 2 "{\"tools\":[$(tool a),$(tool "b$long"),$(tool "c$long"),$(tool d)]}"; cat"#;
+    let names = World::new(&[("s", script)], patient()).names();
+    assert_eq!(names.iter().map(|name| &name[..9]).collect::<Vec<_>>(), ["mcp__s__a", "mcp__s__b", "mcp__s__d"]);
 }
 
 #[test]
@@ -214,7 +210,7 @@ fn a_list_without_an_end_is_cut() {
         patient(),
     );
     let names = world.names();
-    assert_eq!((names.len(), names[99].as_str()), (100, "mcp__s__a_100"));
+    assert_eq!((names.len(), names[199].as_str()), (200, "mcp__s__a_200"));
 }
 
 #[test]
@@ -234,21 +230,6 @@ fn a_call_that_takes_too_long_is_cancelled_and_its_late_answer_is_nobodys() {
     assert_eq!(text(&world.call(json!({}))), ("fresh", Outcome::Done));
     assert_eq!(world.log()[0]["method"], "notifications/cancelled");
     assert_eq!(world.log()[0]["params"]["requestId"], 3);
-}
-
-#[test]
-fn progress_keeps_a_call_alive_and_is_told_to_the_host() {
-    let patience = Patience { start: DEADLINE, call: Duration::from_secs(2) };
-    let world = World::new(
-        &[(
-            "s",
-            r#"begin t; read -r call; for i in 1 2 3 4 5 6 7 8; do
-        say notifications/progress "{\"progressToken\":3,\"progress\":$i}"; sleep 0.4; done; ok 3 "$(text hi)"; cat"#,
-        )],
-        patience,
-    );
-    assert_eq!(text(&world.call(json!({}))), ("hi", Outcome::Done));
-    assert!(matches!(world.events.try_recv(), Ok(TurnEvent::Waiting { .. })));
 }
 
 #[test]
@@ -284,7 +265,7 @@ fn a_stop_ends_a_start() {
         assert_eq!(start.join().unwrap(), [r#"The MCP server "s" cannot be used: it was stopped."#]);
     });
     // That was not the server's fault.
-    assert!(matches!(lock(&world.servers.servers[0].life).state, State::Off));
+    assert!(matches!(*lock(&world.servers.servers[0].state), State::Off));
 }
 
 #[test]
@@ -311,27 +292,6 @@ fn a_server_that_asks_us_is_answered_and_noise_is_passed_over() {
     assert_eq!(text(&world.call(json!({}))), ("hi", Outcome::Done));
     assert_eq!(world.log()[0], json!({"jsonrpc": "2.0", "id": "p", "result": {}}));
     assert_eq!((&world.log()[1]["id"], &world.log()[1]["error"]["code"]), (&json!(7), &json!(-32601)));
-}
-
-#[test]
-fn a_server_without_a_handshake_is_spoken_to_in_its_own_revision() {
-    let world = World::new(
-        &[(
-            "s",
-            r#"read -r hello
-        echo '{"jsonrpc":"2.0","id":1,"error":{"code":-32601,"message":"no such method"}}'
-        read -r discover; ok 2 '{"supportedVersions":["2026-07-28"],"resultType":"complete"}'
-        read -r list; printf '%s\n' "$discover" "$list" >"$LOG"; ok 3 "{\"tools\":[$(tool t)]}"
-        read -r call; ok 4 '{"resultType":"input_required","inputRequests":{}}'; cat"#,
-        )],
-        patient(),
-    );
-    let output = world.call(json!({}));
-    assert!(text(&output).0.contains("ask the user"), "{output:?}");
-    let log = world.log();
-    assert_eq!(log[0]["method"], "server/discover");
-    assert_eq!(log[1]["method"], "tools/list");
-    assert_eq!(log[1]["params"]["_meta"][rpc::META_VERSION], "2026-07-28");
 }
 
 #[test]
@@ -366,13 +326,4 @@ fn servers_are_gone_when_they_are_dropped_and_know_no_token() {
     let mut held = fs::File::open(&pipe).unwrap();
     drop(world.servers);
     assert_eq!(std::io::Read::read(&mut held, &mut [0]).unwrap(), 0);
-}
-
-#[test]
-fn a_tool_of_dropped_servers_starts_nothing() {
-    let World { servers, context, events: _events, stopper: _stopper, tmp: _tmp } =
-        World::new(&[("s", "begin t; cat")], patient());
-    let tool = servers.tools(&context.stop).0.remove(0);
-    drop(servers);
-    assert_eq!(tool.call(&json!({}), &context).outcome, Outcome::Failed);
 }

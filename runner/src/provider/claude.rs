@@ -20,10 +20,9 @@ use std::io::{self, ErrorKind};
 use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, bounded, never, select};
+use crossbeam_channel::{Receiver, bounded, select};
 use nanoclaw_session::config::ContainerConfig;
 use nanoclaw_session::layout::SessionDir;
 use serde_json::{Value, json};
@@ -31,10 +30,11 @@ use serde_json::{Value, json};
 use self::child::{Cli, Conversation, Launch};
 use self::protocol::Line;
 use self::talk::{Asked, Step, Talk};
-use super::{Command, ErrorClass, Provider, STACK_BYTES, TurnError, TurnEvent, TurnHandle, TurnPort, TurnRequest};
+use super::{Command, ErrorClass, Provider, TurnError, TurnEvent, TurnHandle, TurnPort, TurnRequest};
+use crate::destinations::Destinations;
 use crate::gateway::{Gateway, SILENCE_TIMEOUT};
 use crate::mcp;
-use crate::stop::{self, Stopped};
+use crate::stop::Stopped;
 use crate::tools::{Context, Tool};
 use crate::{id, time};
 
@@ -42,10 +42,6 @@ pub const NAME: &str = "claude";
 
 /// How long the CLI may take to give up a turn. What is left of two seconds is for killing it.
 const INTERRUPT_PATIENCE: Duration = Duration::from_millis(1_000);
-/// How often a turn starts the CLI again when it ends in the middle.
-const MAX_RESTARTS: u32 = 1;
-/// Least time between two reports that something arrives.
-const REPORT_STEP: Duration = Duration::from_millis(100);
 
 /// The name of their server: they are called `mcp__nanoclaw__<tool>`.
 const OWN_SERVER: &str = "nanoclaw";
@@ -86,17 +82,15 @@ impl Provider for Claude {
     }
 
     fn start(&self, request: TurnRequest) -> io::Result<TurnHandle> {
-        let (stopper, stop) = stop::pair();
         let shared = self.shared.clone();
-        super::spawn(
-            move || drop(stopper),
-            move |port| {
-                let context = Context { stop, events: port.events(), destinations: request.destinations };
-                let talk = Talk::new(request.continuation);
-                let turn = Turn { shared, context, talk, system: request.system, reported: None };
-                turn.run(port, request.command.map_or(request.prompt.text, |command| line_of(command).to_owned()))
-            },
-        )
+        let text = match request.command {
+            None => request.prompt.text,
+            Some(Command::Compact) => "/compact".into(),
+            Some(Command::Context) => "/context".into(),
+        };
+        let talk = Talk::new(request.continuation);
+        let turn = Turn { shared, talk, system: request.system, destinations: request.destinations };
+        super::spawn(|| (), move |port| turn.run(port, text))
     }
 
     fn wakes(&self) -> Receiver<()> {
@@ -104,7 +98,7 @@ impl Provider for Claude {
     }
 
     fn is_busy(&self) -> bool {
-        self.shared.slot().as_mut().is_some_and(Cli::is_busy)
+        self.shared.slot().as_ref().is_some_and(Cli::is_busy)
     }
 }
 
@@ -137,10 +131,9 @@ impl Shared {
 
 struct Turn {
     shared: Arc<Shared>,
-    context: Context,
     talk: Talk,
     system: String,
-    reported: Option<Instant>,
+    destinations: Arc<Destinations>,
 }
 
 /// Why nobody listens to the CLI any more.
@@ -162,7 +155,7 @@ impl Turn {
         // Without one, the CLI's own turn is listened to.
         let mut prompts = vec![text];
         prompts.retain(|text| !text.is_empty());
-        let mut restarts = 0;
+        let mut is_second = false;
         loop {
             let continuation = self.talk.continuation.clone();
             let cli = match self.shared.cli(Conversation { continuation, system: self.system.clone() }) {
@@ -193,17 +186,16 @@ impl Turn {
                     return Err(Stopped);
                 }
                 Ended::Died => {
-                    let how = cli.end_in_words();
-                    eprintln!("Claude Code ended in the middle of a turn how={how:?}");
-                    if restarts == MAX_RESTARTS {
-                        let sentence = format!("Claude Code ended unexpectedly ({how}).");
-                        return port.fail(TurnError { class: ErrorClass::Transient, sentence });
-                    }
-                    restarts += 1;
+                    eprintln!("Claude Code ended in the middle of a turn");
                     prompts = self.talk.asked.drain(..).map(|asked| asked.text).collect();
                     if prompts.is_empty() {
                         return port.finish(self.talk.texts, None);
                     }
+                    if is_second {
+                        let sentence = "Claude Code ended unexpectedly, twice.".into();
+                        return port.fail(TurnError { class: ErrorClass::Transient, sentence });
+                    }
+                    is_second = true;
                 }
             }
         }
@@ -217,25 +209,18 @@ impl Turn {
 
     /// Listens and passes on what is said until there is a reason to end.
     fn converse(&mut self, cli: &Cli, port: &mut TurnPort) -> Result<Infallible, Ended> {
-        let stop = self.context.stop.clone();
         port.emit(TurnEvent::Waiting { until: time::now() + SILENCE_TIMEOUT })?;
         if self.talk.asked.is_empty() {
             self.catch_up(cli, port)?;
         }
-        let mut follow_ups = port.follow_ups.clone();
         loop {
             select! {
                 recv(cli.lines) -> line => self.obey(cli, port, line.map_err(|_| Ended::Died)?)?,
-                recv(stop.word()) -> _ => return Err(Ended::Stopped),
-                recv(follow_ups) -> prompt => match prompt {
-                    // A command is one only at the start of a turn: it is left to the next one, with what follows.
-                    Ok(prompt) if prompt.text.starts_with('/') => follow_ups = never(),
-                    Ok(prompt) => {
-                        port.taken += 1;
-                        self.say(cli, prompt.text);
-                    }
-                    Err(_) => return Err(Ended::Stopped),
-                },
+                recv(port.stop.word()) -> _ => return Err(Ended::Stopped),
+                recv(port.follow_ups) -> prompt => {
+                    self.say(cli, prompt.map_err(|_| Ended::Stopped)?.text);
+                    port.taken += 1;
+                }
             }
         }
     }
@@ -245,13 +230,9 @@ impl Turn {
         self.talk.limited_until = Some(limit).filter(|limit| *limit > 0).or(self.talk.limited_until);
         for step in self.talk.apply(line, time::now()) {
             match step {
-                Step::Emit(TurnEvent::Activity) if self.reported.is_some_and(|at| at.elapsed() < REPORT_STEP) => {}
-                Step::Emit(event) => {
-                    self.reported = Some(Instant::now());
-                    port.emit(event)?;
-                }
+                Step::Emit(event) => port.emit(event)?,
                 Step::Write(message) => cli.write(message),
-                Step::Call { request, message } => self.call(cli, request, message),
+                Step::Call { request, message } => self.call(cli, port, request, message),
                 // The CLI may have begun a turn by itself meanwhile: its answer belongs to this one.
                 Step::Done => self.catch_up(cli, port)?,
                 Step::Failed(error) => return Err(Ended::Failed(error)),
@@ -269,16 +250,17 @@ impl Turn {
     }
 
     /// Answers a call of one of our own tools, on a thread of its own: it may take long.
-    fn call(&self, cli: &Cli, request: String, message: Value) {
-        let input = cli.input.clone();
-        let (shared, context) = (self.shared.clone(), self.context.clone());
+    fn call(&self, cli: &Cli, port: &TurnPort, request: String, message: Value) {
+        let (input, shared) = (cli.input.clone(), self.shared.clone());
+        let (stop, events) = (port.stop().clone(), port.events());
+        let context = Context { stop, events, destinations: self.destinations.clone() };
         let answer = move || {
             let nothing = || json!({"jsonrpc": "2.0", "result": {}});
             let reply = mcp::server::answer(&shared.tools, &message, &context).unwrap_or_else(nothing);
             // The CLI is gone, and with it whoever asked.
             let _gone = input.send(protocol::answer(&request, json!({"mcp_response": reply})));
         };
-        if let Err(e) = thread::Builder::new().name("call".into()).stack_size(STACK_BYTES).spawn(answer) {
+        if let Err(e) = child::spawn(answer) {
             eprintln!("Tool not called error={e}");
         }
     }
@@ -313,14 +295,6 @@ impl Turn {
             let _given = self.shared.launch.wake.try_send(());
         }
         *self.shared.slot() = Some(cli);
-    }
-}
-
-/// What the CLI calls it.
-fn line_of(command: Command) -> &'static str {
-    match command {
-        Command::Compact => "/compact",
-        Command::Context => "/context",
     }
 }
 

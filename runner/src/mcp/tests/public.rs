@@ -1,7 +1,6 @@
 //! A real server, as its authors publish it.
 
 use std::fs;
-use std::io::Read;
 use std::path::PathBuf;
 use std::process::Stdio;
 
@@ -49,10 +48,8 @@ fn installed(package: &str, program: &str) -> Option<PathBuf> {
 }
 
 fn run(program: &str, args: &[&str]) -> Result<(), String> {
-    let mut child = process::spawn(process::command(program).args(args).stdout(Stdio::null()).stderr(Stdio::piped()))
+    let mut child = process::spawn(process::command(program).args(args).stdout(Stdio::null()))
         .map_err(|e| format!("{program}: {e}"))?;
-    let mut said = String::new();
-    child.stderr.take().unwrap().read_to_string(&mut said).unwrap();
     let status = child.wait(Duration::from_secs(300)).unwrap().expect("an end");
-    if status.success() { Ok(()) } else { Err(said) }
+    if status.success() { Ok(()) } else { Err(format!("{program}: {status}")) }
 }

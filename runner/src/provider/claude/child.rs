@@ -171,13 +171,14 @@ impl Launch {
                     }
                     let begins = read.is_init();
                     if line.send(read).is_err() {
-                        return;
+                        break;
                     }
                     if begins && idle.load(Ordering::SeqCst) {
                         // Full: the word was given already.
                         let _given = wake.try_send(());
                     }
                 }
+                background.store(0, Ordering::SeqCst);
             })?;
         }
         let cli = Cli { lines, input, conversation, background, process };
@@ -202,21 +203,12 @@ impl Cli {
     /// what runs in the background, which would end with the process.
     pub fn suits(&self, wanted: &Conversation) -> bool {
         let is_same = self.conversation.continuation == wanted.continuation;
-        is_same && (self.background.load(Ordering::SeqCst) > 0 || self.conversation.system == wanted.system)
+        is_same && (self.is_busy() || self.conversation.system == wanted.system)
     }
 
     /// Whether it may begin a turn by itself.
-    pub fn is_busy(&mut self) -> bool {
-        self.background.load(Ordering::SeqCst) > 0 && matches!(self.process.wait(Duration::ZERO), Ok(None))
-    }
-
-    /// How it ended, in words.
-    pub fn end_in_words(mut self) -> String {
-        match self.process.wait(LEAVE_PATIENCE) {
-            Ok(Some(status)) => status.to_string(),
-            Ok(None) => "its output was closed".into(),
-            Err(e) => e.to_string(),
-        }
+    pub fn is_busy(&self) -> bool {
+        self.background.load(Ordering::SeqCst) > 0
     }
 
     /// Ends it in peace if it lets us, and with force if not.
@@ -228,20 +220,37 @@ impl Cli {
     }
 }
 
-fn spawn(work: impl FnOnce() + Send + 'static) -> io::Result<()> {
+/// Runs something beside the turn.
+pub fn spawn(work: impl FnOnce() + Send + 'static) -> io::Result<()> {
     thread::Builder::new().name("claude".into()).stack_size(STACK_BYTES).spawn(work).map(drop)
 }
 
 /// Puts links to the chosen skills beside the group's own. Sessions beside this one do the same; a link to a skill
-/// that is not chosen any more leads nowhere.
+/// that is not chosen any more leads nowhere. Without a folder there are none.
 fn link_skills(chosen: &Path, folder: &Path) -> io::Result<()> {
     fs::create_dir_all(folder)?;
-    for entry in fs::read_dir(chosen)? {
-        let skill = entry?.path();
-        match symlink(&skill, folder.join(skill.file_name().unwrap_or_default())) {
+    for skill in fs::read_dir(chosen).into_iter().flatten() {
+        let skill = skill?;
+        match symlink(skill.path(), folder.join(skill.file_name())) {
             Err(e) if e.kind() != ErrorKind::AlreadyExists => return Err(e),
             _ => {}
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn skills_are_linked_once_and_no_folder_of_them_is_no_fault() {
+        let tmp = tempfile::tempdir().unwrap();
+        let (chosen, folder) = (tmp.path().join("chosen"), tmp.path().join("home/skills"));
+        link_skills(&chosen, &folder).unwrap();
+        fs::create_dir_all(chosen.join("tone")).unwrap();
+        link_skills(&chosen, &folder).unwrap();
+        link_skills(&chosen, &folder).unwrap();
+        assert_eq!(fs::read_link(folder.join("tone")).unwrap(), chosen.join("tone"));
+    }
 }

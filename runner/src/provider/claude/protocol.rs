@@ -58,8 +58,8 @@ impl Message {
     }
 }
 
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
 pub struct Tokens {
     input_tokens: u64,
     output_tokens: u64,

@@ -8,9 +8,8 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::thread;
 
-use crate::provider::STACK_BYTES;
+use super::child::spawn;
 use crate::time;
 
 const BUFFER_BYTES: usize = 8 * 1024;
@@ -84,10 +83,6 @@ fn retry_after(head: &mut Vec<u8>, piece: &[u8]) -> Option<i64> {
     let seconds =
         fields.filter(|(name, _)| name.eq_ignore_ascii_case("retry-after")).find_map(|(_, v)| v.trim().parse().ok());
     seconds.map(|seconds: i64| seconds.clamp(0, MAX_RETRY_AFTER))
-}
-
-fn spawn(work: impl FnOnce() + Send + 'static) -> io::Result<()> {
-    thread::Builder::new().name("relay".into()).stack_size(STACK_BYTES).spawn(work).map(drop)
 }
 
 #[cfg(test)]

@@ -16,27 +16,21 @@ const MAX_BASH_TIMEOUT: Duration = Duration::from_secs(600);
 /// A pause between two tries that a user should know of.
 const LONG_PAUSE: Duration = Duration::from_secs(15);
 
-const UNAUTHORIZED: u16 = 401;
-const FORBIDDEN: u16 = 403;
-
-const SCHEDULE: &str =
-    "Use mcp__nanoclaw__schedule_task and the tools beside it: what they schedule outlives this session.";
-const QUESTION: &str = "Use mcp__nanoclaw__ask_user_question, or ask in your answer: nobody sits at this terminal.";
-const WORKTREE: &str = "Work in /workspace/agent. With git worktree in Bash you can have further folders there.";
-const MESSAGE: &str = "Use mcp__nanoclaw__send_message.";
-
 /// Tools that would hang with nobody at the terminal, or for which we have our own; and what to do instead.
-const REFUSED: [(&str, &str); 10] = [
-    ("AskUserQuestion", QUESTION),
-    ("EnterPlanMode", QUESTION),
-    ("ExitPlanMode", QUESTION),
-    ("CronCreate", SCHEDULE),
-    ("CronDelete", SCHEDULE),
-    ("CronList", SCHEDULE),
-    ("ScheduleWakeup", SCHEDULE),
-    ("EnterWorktree", WORKTREE),
-    ("ExitWorktree", WORKTREE),
-    ("SendMessage", MESSAGE),
+const REFUSED: [(&[&str], &str); 4] = [
+    (
+        &["AskUserQuestion", "EnterPlanMode", "ExitPlanMode"],
+        "Use mcp__nanoclaw__ask_user_question, or ask in your answer: nobody sits at this terminal.",
+    ),
+    (
+        &["CronCreate", "CronDelete", "CronList", "ScheduleWakeup"],
+        "Use mcp__nanoclaw__schedule_task and the tools beside it: what they schedule outlives this session.",
+    ),
+    (
+        &["EnterWorktree", "ExitWorktree"],
+        "Work in /workspace/agent. With git worktree in Bash you can have further folders there.",
+    ),
+    (&["SendMessage"], "Use mcp__nanoclaw__send_message."),
 ];
 
 /// What a line asks for.
@@ -105,7 +99,7 @@ impl Talk {
                 [waiting(Duration::ZERO)].into_iter().chain(ended).collect()
             }
             // The CLI would try for three minutes.
-            ("system", Some("api_retry")) if matches!(line.error_status, Some(UNAUTHORIZED | FORBIDDEN)) => {
+            ("system", Some("api_retry")) if matches!(line.error_status, Some(401 | 403)) => {
                 vec![failed(ErrorClass::Auth, "The model refused the key. The owner has to set a valid one.".into())]
             }
             ("system", Some("api_retry")) => {
@@ -151,8 +145,8 @@ impl Talk {
         let (verdict, event) = if call.hook_event_name != "PreToolUse" {
             self.calls.retain(|running| *running != call.tool_use_id);
             (json!({}), self.calls.is_empty().then_some(TurnEvent::ToolEnded))
-        } else if let Some((name, hint)) = REFUSED.iter().find(|(name, _)| *name == call.tool_name) {
-            let reason = format!("{name} is not available here. {hint}");
+        } else if let Some((_, hint)) = REFUSED.iter().find(|(names, _)| names.contains(&&*call.tool_name)) {
+            let reason = format!("{} is not available here. {hint}", call.tool_name);
             let verdict = json!({"hookEventName": "PreToolUse", "permissionDecision": "deny",
                 "permissionDecisionReason": reason});
             (json!({"hookSpecificOutput": verdict}), None)

@@ -264,3 +264,10 @@ fn a_request_that_is_invalid_blames_the_history_where_there_is_one() {
     assert!(failed(Some("s")).starts_with("failed StaleContinuation"));
     assert!(failed(None).starts_with("failed InvalidRequest"));
 }
+
+#[test]
+fn tokens_of_a_model_that_has_no_cache_do_not_hide_the_end_of_a_turn() {
+    let cost = json!({"m": {"inputTokens": 3, "outputTokens": 4}});
+    let ours = json!({"type": "result", "is_error": false, "result": "hi", "model_usage_since_last_result": cost});
+    assert_eq!(steps(&mut Talk::default(), ours), ["cost m 3 4 0 0", "done"]);
+}
