@@ -10,26 +10,21 @@ use std::fs::File;
 use std::io;
 use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::FileExt;
-use std::os::unix::process::ExitStatusExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitStatus;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use crossbeam_channel::{Receiver, select};
 use rustix::fs::{MemfdFlags, memfd_create};
-use rustix::pipe::{PipeFlags, pipe_with};
 use serde::Deserialize;
 use serde_json::json;
 
-use super::capture::Capture;
-use super::{Context, Effect, Output, Tool, beside, tool};
+use super::running::{self, End, Running};
+use super::{Context, Effect, Output, Tool, tool};
 use crate::process::{self, Child};
 
 const DEFAULT_TIMEOUT_MS: u64 = 120_000;
 const MAX_TIMEOUT_MS: u64 = 600_000;
-/// How long the output of a command that has ended is waited for: what it has left behind may hold the pipe.
-const PIPE_GRACE: Duration = Duration::from_millis(300);
 /// Background jobs that run beside each other.
 const MAX_JOBS: usize = 10;
 /// Longest name of a folder that is found again. bytes
@@ -111,16 +106,6 @@ struct Job {
     read: u64,
 }
 
-/// A command that was started.
-struct Running {
-    child: Child,
-    output: Arc<Capture>,
-    /// Has a word, or is closed, once nobody can write to the output any more.
-    drained: Receiver<io::Result<u64>>,
-    /// Where the shell leaves the name of its folder.
-    cwd: File,
-}
-
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct BashInput {
@@ -150,53 +135,44 @@ impl Shell {
     }
 
     fn run(&self, command: &str, timeout: Duration, context: &Context) -> Result<Output, String> {
-        let (mut running, note) = self.start(command)?;
-        let pidfd = running.child.pidfd().map_err(unwaitable)?;
-        let until = Instant::now() + timeout;
-        let exited = beside("bash-exit", move || process::wait_readable(&pidfd, until)).map_err(unwaitable)?;
-        let cut = select! {
-            recv(context.stop.word()) -> _ => Some("stopped, with all it had started".to_owned()),
-            recv(exited) -> exit => match exit {
-                Ok(Ok(true)) => None,
-                _ => Some(format!("killed, with all it had started, after {} ms: its timeout", timeout.as_millis())),
-            },
+        let (mut running, cwd) = self.start(command)?;
+        let end = running.finish(timeout, &context.stop).map_err(unwaitable)?;
+        let drained = running.drained();
+        let mut text = closed(running.output.since(0).0);
+        text += &match end {
+            End::ByItself(status) => format!("[{}]", running::state(Some(status))),
+            End::Stopped => "[stopped, with all it had started]".into(),
+            End::TimedOut(after) => {
+                format!("[killed, with all it had started, after {} ms: its timeout]", after.as_millis())
+            }
         };
-        let status = match cut {
-            None => running.child.wait(Duration::ZERO),
-            Some(_) => running.child.end().map(Some),
-        };
-        let status = status.map_err(unwaitable)?;
-        let drained = running.drained.recv_timeout(PIPE_GRACE).is_ok();
-        let mut text = note + &closed(running.output.since(0).0);
-        text += &format!("[{}]", cut.clone().unwrap_or_else(|| state_of(status)));
         if drained {
             running.output.forget_if_short();
         } else {
             text += &format!("\n[what it has left running writes to {}]", running.output.path().display());
         }
-        if let Some(cwd) = folder_in(&running.cwd) {
+        if let Some(cwd) = folder_in(&cwd) {
             let mut state = self.state();
             if cwd != state.cwd {
                 text += &format!("\n[the folder is now {}]", cwd.display());
                 state.cwd = cwd;
             }
         }
-        Ok(if cut.is_none() && status.is_some_and(|s| s.success()) { Output::text(text) } else { Output::failed(text) })
+        // How it ended by itself is for the model to judge: to `grep -q` or `diff`, 1 is an answer.
+        Ok(if matches!(end, End::ByItself(_)) { Output::text(text) } else { Output::failed(text) })
     }
 
     fn start_job(&self, command: &str) -> Result<Output, String> {
+        let (running, _) = self.start(command)?;
         let mut state = self.state();
         if state.jobs.len() >= MAX_JOBS {
-            let ended =
-                state.jobs.iter_mut().position(|job| !matches!(job.running.child.wait(Duration::ZERO), Ok(None)));
+            let ended = |job: &mut Job| !matches!(job.running.child.wait(Duration::ZERO), Ok(None));
+            let ended = state.jobs.iter_mut().position(ended);
             state.jobs.remove(ended.ok_or(format!("{MAX_JOBS} jobs are running; end one with bash_kill first."))?);
         }
-        drop(state);
-        let (running, note) = self.start(command)?;
-        let mut state = self.state();
         state.jobs_started += 1;
         let id = format!("job-{}", state.jobs_started);
-        let text = format!("{note}Started as {id}; its output goes to {}.", running.output.path().display());
+        let text = format!("Started as {id}; its output goes to {}.", running.output.path().display());
         state.jobs.push(Job { id, running, read: 0 });
         Ok(Output::text(text))
     }
@@ -210,54 +186,34 @@ impl Shell {
         let status = act(&mut job.running.child).map_err(unwaitable)?;
         if status.is_some() {
             // What a grandchild that holds the pipe says later comes with a later look.
-            let _held = job.running.drained.recv_timeout(PIPE_GRACE);
+            job.running.drained();
         }
         let (text, read) = job.running.output.since(job.read);
         job.read = read;
-        Ok(Output::text(format!("{}[{}]", closed(text), state_of(status))))
+        Ok(Output::text(format!("{}[{}]", closed(text), running::state(status))))
     }
 
-    /// Starts it, in the last folder if that is still there; else there is a note.
-    fn start(&self, command: &str) -> Result<(Running, String), String> {
-        let last = self.state().cwd.clone();
-        let (cwd, note) = if last.is_dir() {
-            (last, String::new())
-        } else {
-            let note = format!("[{} is gone; this ran in {}]\n", last.display(), self.home.display());
-            (self.home.clone(), note)
+    /// Starts it in the last folder; also returns the file where the shell leaves the name of the one it ends in.
+    fn start(&self, command: &str) -> Result<(Running, File), String> {
+        let folder = self.state().cwd.clone();
+        if folder != self.home && !folder.is_dir() {
+            self.state().cwd.clone_from(&self.home);
+            // It may be meant for that folder only, such as `rm *`.
+            let (gone, home) = (folder.display(), self.home.display());
+            return Err(format!("{gone} is gone, so nothing was run. The folder is now {home}."));
+        }
+        let start = || {
+            let cwd = File::from(memfd_create("cwd", MemfdFlags::CLOEXEC)?);
+            let mut bash = process::command("bash");
+            bash.args(["-c", WRAPPER, "bash", command]).current_dir(&folder).stdin(cwd.try_clone()?);
+            Ok((Running::start(bash, &self.outputs)?, cwd))
         };
-        self.state().cwd.clone_from(&cwd);
-        let running =
-            self.spawn(command, &cwd).map_err(|e| format!("bash cannot be started in {}: {e}.", cwd.display()))?;
-        Ok((running, note))
-    }
-
-    fn spawn(&self, command: &str, folder: &Path) -> io::Result<Running> {
-        let cwd = File::from(memfd_create("cwd", MemfdFlags::CLOEXEC)?);
-        let (pipe, writer) = pipe_with(PipeFlags::CLOEXEC)?;
-        let mut bash = process::command("bash");
-        bash.args(["-c", WRAPPER, "bash", command]).current_dir(folder);
-        bash.stdin(cwd.try_clone()?).stdout(writer.try_clone()?).stderr(writer);
-        let child = process::spawn(&mut bash)?;
-        // It has our ends of the pipe.
-        drop(bash);
-        let output = Arc::new(Capture::new(&self.outputs));
-        let sink = output.clone();
-        let drained = beside("bash-output", move || io::copy(&mut File::from(pipe), &mut &*sink))?;
-        Ok(Running { child, output, drained, cwd })
+        start().map_err(|e: io::Error| format!("bash cannot be started in {}: {e}.", folder.display()))
     }
 }
 
 fn unwaitable(e: io::Error) -> String {
     format!("The command cannot be waited for: {e}.")
-}
-
-fn state_of(status: Option<ExitStatus>) -> String {
-    match status.map(|s| (s.code(), s.signal())) {
-        None => "still running".into(),
-        Some((Some(code), _)) => format!("exit code {code}"),
-        Some((None, signal)) => format!("killed by signal {}", signal.unwrap_or_default()),
-    }
 }
 
 /// With a newline at its end, if there is anything.

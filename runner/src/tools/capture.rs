@@ -15,10 +15,8 @@ use crate::{id, time};
 const END_BYTES: usize = 15_000;
 /// Most that is stored of one output. bytes
 const MAX_FILE_BYTES: u64 = 50 * 1024 * 1024;
-/// Old outputs are removed when there are more than this many.
-const MAX_OLD_FILES: usize = 40;
-/// And when they are larger than this in all. bytes
-const MAX_OLD_BYTES: u64 = 150 * 1024 * 1024;
+/// Old outputs that stay: with the one above, a bound of what they take on disk.
+const MAX_OLD_FILES: usize = 20;
 
 /// One command's output.
 #[derive(Debug)]
@@ -119,13 +117,9 @@ fn prune(folder: &Path) -> io::Result<()> {
     fs::create_dir_all(folder)?;
     let mut paths: Vec<PathBuf> = fs::read_dir(folder)?.filter_map(|entry| Some(entry.ok()?.path())).collect();
     paths.sort_unstable_by(|a, b| b.cmp(a));
-    let mut bytes = 0;
-    for (newer, path) in paths.iter().enumerate() {
-        bytes += fs::symlink_metadata(path).map_or(0, |meta| meta.len());
-        if newer >= MAX_OLD_FILES || bytes > MAX_OLD_BYTES {
-            // The agent may have put a folder here; what stays costs room and nothing else.
-            let _stays = fs::remove_file(path);
-        }
+    for path in paths.iter().skip(MAX_OLD_FILES) {
+        // The agent may have put a folder here; what stays costs room and nothing else.
+        let _stays = fs::remove_file(path);
     }
     Ok(())
 }
