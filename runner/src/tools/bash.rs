@@ -163,13 +163,15 @@ impl Shell {
     }
 
     fn start_job(&self, command: &str) -> Result<Output, String> {
-        let (running, _) = self.start(command)?;
         let mut state = self.state();
         if state.jobs.len() >= MAX_JOBS {
             let ended = |job: &mut Job| !matches!(job.running.child.wait(Duration::ZERO), Ok(None));
             let ended = state.jobs.iter_mut().position(ended);
             state.jobs.remove(ended.ok_or(format!("{MAX_JOBS} jobs are running; end one with bash_kill first."))?);
         }
+        drop(state);
+        let (running, _) = self.start(command)?;
+        let mut state = self.state();
         state.jobs_started += 1;
         let id = format!("job-{}", state.jobs_started);
         let text = format!("Started as {id}; its output goes to {}.", running.output.path().display());
