@@ -58,6 +58,10 @@ impl Child {
         Pid::from_child(&self.process)
     }
 
+    pub fn id(&self) -> u32 {
+        self.process.id()
+    }
+
     /// Becomes readable when the child ends. Not to be asked for once its end was seen.
     pub fn pidfd(&self) -> io::Result<OwnedFd> {
         Ok(pidfd_open(self.pid(), PidfdFlags::empty())?)

@@ -101,12 +101,11 @@ pub trait Tool: Send + Sync {
 /// What a call may take beyond what it is meant to: all of it, where it is meant to be over at once.
 const SLACK: Duration = Duration::from_secs(10);
 
-/// The tools every agent has. What they remember between calls, such as the shell's folder and its background jobs,
-/// lives and ends with these values: to end the jobs, drop all of them.
+/// The tools every agent has. The shell's folder is remembered as long as these values live.
 pub fn builtin(dir: &SessionDir) -> Vec<Arc<dyn Tool>> {
     let home = dir.root().join("agent");
     let outputs = dir.state().join("tool-output");
-    let mut tools = bash::tools(home.clone(), outputs.clone());
+    let mut tools = vec![bash::new(home.clone(), outputs.clone())];
     tools.extend(files::tools(&home));
     tools.extend(search::tools(&home, &outputs));
     tools.push(web_fetch::tool(web_fetch::is_public));

@@ -10,20 +10,7 @@ const LINES: [&str; 6] = ["br", "li", "dt", "dd", "tr", "option"];
 const BLOCKS: &str = "p div section article header footer main nav aside ul ol dl table form blockquote figure title \
                       head body hr details h1 h2 h3 h4 h5 h6";
 /// Characters that have names in most pages; others stay as they are written.
-const ENTITIES: [(&str, char); 12] = [
-    ("amp", '&'),
-    ("lt", '<'),
-    ("gt", '>'),
-    ("quot", '"'),
-    ("apos", '\''),
-    ("nbsp", ' '),
-    ("ndash", '–'),
-    ("mdash", '—'),
-    ("hellip", '…'),
-    ("rsquo", '’'),
-    ("ldquo", '“'),
-    ("rdquo", '”'),
-];
+const ENTITIES: &str = "amp=& lt=< gt=> quot=\" apos=' nbsp=\u{a0} ndash=– mdash=— hellip=… rsquo=’ ldquo=“ rdquo=”";
 
 /// The text of `page`, or not much more than its first `max` bytes. It came from `url`: links are made whole with it.
 pub fn text(page: &str, url: &Uri, max: usize) -> String {
@@ -208,7 +195,8 @@ fn decode(text: &str) -> String {
 
 fn character(name: &str) -> Option<char> {
     let Some(number) = name.strip_prefix('#') else {
-        return ENTITIES.iter().find(|(entity, _)| *entity == name).map(|(_, character)| *character);
+        let mut entities = ENTITIES.split(' ').filter_map(|entity| entity.split_once('='));
+        return entities.find(|(entity, _)| *entity == name)?.1.chars().next();
     };
     let code = match number.strip_prefix(['x', 'X']) {
         Some(hex) => u32::from_str_radix(hex, 16),

@@ -162,7 +162,7 @@ impl Search {
         if running.drained() {
             running.output.forget_if_short();
         }
-        let text = running.output.since(0).0;
+        let text = running.output.text();
         Ok(match end {
             End::ByItself(status) if FOUND.contains(&status.code()) => Output::text(text),
             End::ByItself(status) if status.code() == NOT_FOUND => Output::text("[nothing found]"),

@@ -3,6 +3,7 @@
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{IpAddr, TcpListener};
+use std::ops::Add;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt, symlink};
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -105,10 +106,7 @@ fn mib_at_most() -> u64 {
 fn every_schema_is_what_its_handler_takes() {
     let desk = desk();
     let names: Vec<String> = desk.tools.iter().map(|t| t.spec().name).collect();
-    assert_eq!(
-        names,
-        ["bash", "bash_output", "bash_kill", "read_file", "write_file", "edit_file", "glob", "grep", "web_fetch"]
-    );
+    assert_eq!(names, ["bash", "read_file", "write_file", "edit_file", "glob", "grep", "web_fetch"]);
     for tool in &desk.tools {
         let Spec { name, schema, .. } = tool.spec();
         let properties = schema["properties"].as_object().unwrap();
@@ -225,45 +223,35 @@ fn a_flood_of_output_is_cut_and_does_not_grow_us() {
     assert!(mib_at_most() < before + 100, "{before} {}", mib_at_most());
 }
 
-#[test]
-fn a_background_job_is_read_piece_by_piece_and_killed() {
-    let desk = desk();
-    let command = "echo one; until [ -e go ]; do sleep 0.01; done; echo two; sleep 1000 & echo $! > pid; wait";
+/// Starts a job; its process and the file of its output.
+fn job(desk: &Desk, command: &str) -> (String, PathBuf) {
     let text = desk.done("bash", json!({"command": command, "run_in_background": true}));
-    assert!(text.starts_with("Started as job-1; its output goes to "), "{text}");
-    let look = || desk.done("bash_output", json!({"id": "job-1"}));
-    let seen = std::cell::RefCell::new(String::new());
-    until(|| {
-        seen.borrow_mut().push_str(&look());
-        seen.borrow().contains("one\n")
-    });
-    assert_eq!(look(), "[still running]");
-    fs::write(desk.home().join("go"), "").unwrap();
-    until(|| fs::read_to_string(desk.home().join("pid")).is_ok_and(|pid| pid.ends_with('\n')));
-    let text = desk.done("bash_kill", json!({"id": "job-1"}));
-    assert!(text.ends_with("[killed by signal 15]"), "{text}");
-    let pid = fs::read_to_string(desk.home().join("pid")).unwrap();
-    until(|| !alive(&pid));
-    assert_eq!(look(), "[killed by signal 15]");
-    assert_eq!(desk.fails("bash_output", json!({"id": "7"})), "There is no job \"7\". Known: job-1.");
+    let piece = |start: &str, end: &str| text.split(start).nth(1).unwrap().split(end).next().unwrap().to_owned();
+    (piece("process ", ":"), piece(" go to ", ".txt").add(".txt").into())
 }
 
 #[test]
-fn background_jobs_are_bounded_and_end_with_their_tools() {
+fn a_background_job_leaves_its_output_and_its_code_in_a_file() {
     let desk = desk();
-    let start = |command: &str| desk.output("bash", json!({"command": command, "run_in_background": true}));
-    for _ in 0..10 {
-        assert_eq!(start("echo $$ >> pids; exec sleep 1000").outcome, Outcome::Done);
+    let (_, file) = job(&desk, "echo one; until [ -e go ]; do sleep 0.01; done; echo two; exit 3");
+    until(|| fs::read_to_string(&file).unwrap() == "one\n");
+    fs::write(desk.home().join("go"), "").unwrap();
+    until(|| fs::read_to_string(&file).unwrap() == "one\ntwo\n[exit code 3]\n");
+}
+
+#[test]
+fn background_jobs_are_bounded_and_can_be_killed() {
+    let desk = desk();
+    let jobs: Vec<_> = (0..10).map(|_| job(&desk, "sleep 1000; true")).collect();
+    let refused = desk.fails("bash", json!({"command": "touch astray", "run_in_background": true}));
+    assert!(refused.starts_with("10 jobs are running"));
+    for (id, file) in jobs {
+        desk.done("bash", json!({"command": format!("kill -- -{id}")}));
+        until(|| fs::read_to_string(&file).unwrap() == "[killed by signal 15]\n");
     }
-    assert!(words(&start("true")).starts_with("10 jobs are running"));
-    desk.done("bash_kill", json!({"id": "job-3"}));
-    assert!(words(&start("true")).starts_with("Started as job-11"));
-    assert!(desk.fails("bash_output", json!({"id": "job-3"})).contains("no job"));
-    let pids = desk.home().join("pids");
-    until(|| fs::read_to_string(&pids).is_ok_and(|text| text.lines().count() >= 9));
-    let pids = fs::read_to_string(&pids).unwrap();
-    drop(desk.tools);
-    until(|| !pids.lines().any(alive));
+    let text = || words(&desk.output("bash", json!({"command": "true", "run_in_background": true})));
+    until(|| text().starts_with("Started as process "));
+    assert!(!desk.home().join("astray").exists());
 }
 
 #[test]

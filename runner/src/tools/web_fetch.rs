@@ -127,7 +127,7 @@ fn fetch(agent: &Agent, url: &Uri, max_chars: usize) -> Result<Output, String> {
     let body = response.body_mut().as_reader().take(MAX_PAGE_BYTES).read_to_end(&mut bytes);
     body.map_err(|e| failed(e.into()))?;
     // Nothing that is text has it, and what was compressed without being asked for does.
-    if bytes.contains(&0) || !TEXTS.iter().any(|text| kind.contains(text)) {
+    if bytes.contains(&0) || !(kind.is_empty() || TEXTS.iter().any(|text| kind.contains(text))) {
         return Err(format!(
             "{end} is no text but {kind:?} ({} bytes or more); fetch it with bash: curl --compressed -o FILE.",
             bytes.len()
