@@ -27,19 +27,9 @@ const FOUND: [Option<i32>; 2] = [Some(0), Some(128 + libc::SIGPIPE)];
 const NOT_FOUND: Option<i32> = Some(1);
 /// Also when there are no such files.
 const FAULT: Option<i32> = Some(2);
-/// What any search is given. Lines that are longer than this many bytes are cut.
-const EVERYWHERE: [&str; 9] = [
-    "--no-config",
-    "--no-messages",
-    "--hidden",
-    "--no-ignore",
-    "--color=never",
-    "--max-columns=500",
-    "--max-columns-preview",
-    "--max-filesize=100M",
-    // After what was asked for, over which it prevails.
-    "--glob=!.git",
-];
+/// What any search is given, after what was asked for. Lines that are longer than this many bytes are cut.
+const EVERYWHERE: &str = "--no-config --no-messages --hidden --no-ignore --color=never --max-columns=500 \
+                          --max-columns-preview --max-filesize=100M --glob=!.git";
 
 /// The two of them, for an agent that lives in `home`; long outputs are kept in `outputs`.
 pub fn tools(home: &Path, outputs: &Path) -> Vec<Arc<dyn Tool>> {
@@ -153,7 +143,7 @@ impl Search {
         let lines = lines.clamp(1, MAX_LINES);
         let mut bash = process::command("bash");
         bash.args(["-c", SCRIPT, "bash"]).arg(format!("{}{{s/.*/[there is more: narrow the search]/;q}}", lines + 1));
-        bash.args(args).args(EVERYWHERE).current_dir(folder);
+        bash.args(args).args(EVERYWHERE.split(' ')).current_dir(folder);
         if path.is_some() {
             bash.arg("--").arg(&root);
         }

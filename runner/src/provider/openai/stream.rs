@@ -57,7 +57,7 @@ impl Reader for Stream {
         if let Some(text) = delta[THOUGHT_TEXT].as_str() {
             append(self.thought.entry(THOUGHT_TEXT).or_insert(Value::Null), text);
         }
-        for detail in list(&delta[THOUGHT_DETAILS]) {
+        for detail in list(&delta[THOUGHT_DETAILS]).iter().filter_map(Value::as_object) {
             self.detail(detail);
         }
         for piece in list(&delta["tool_calls"]) {
@@ -91,16 +91,18 @@ impl Stream {
     }
 
     /// Adds a piece of thought: those of one kind and index are one, as they have to be when they go back.
-    fn detail(&mut self, piece: &Value) {
+    fn detail(&mut self, piece: &Map<String, Value>) {
         let Value::Array(details) = self.thought.entry(THOUGHT_DETAILS).or_insert_with(|| json!([])) else { return };
-        let same = |last: &&mut Value| last["type"] == piece["type"] && last["index"] == piece["index"];
-        let (Some(last), Value::Object(fields)) = (details.last_mut().filter(same), piece) else {
-            return details.push(piece.clone());
-        };
-        for (field, value) in fields.iter().filter(|(_, value)| !value.is_null()) {
+        let known = details.last_mut().and_then(Value::as_object_mut);
+        let same =
+            |known: &&mut Map<String, Value>| ["type", "index"].iter().all(|key| known.get(*key) == piece.get(*key));
+        let Some(known) = known.filter(same) else { return details.push(piece.clone().into()) };
+        for (field, value) in piece.iter().filter(|(_, value)| !value.is_null()) {
             match value.as_str() {
-                Some(text) if ["text", "summary", "data"].contains(&field.as_str()) => append(&mut last[field], text),
-                _ => last[field] = value.clone(),
+                Some(text) if ["text", "summary", "data"].contains(&field.as_str()) => {
+                    append(known.entry(field).or_insert(Value::Null), text);
+                }
+                _ => drop(known.insert(field.clone(), value.clone())),
             }
         }
     }

@@ -284,3 +284,14 @@ fn what_is_no_answer_is_tried_again() {
         read(&[r#"{"error":{"code":500,"message":"Context size has been exceeded.","type":"server_error"}}"#]);
     assert!(matches!(full, Err(Failure::TooLong { .. })), "{full:?}");
 }
+
+#[test]
+fn thoughts_of_no_known_shape_do_no_harm() {
+    let answer = answer(&[
+        &delta(r#"{"reasoning_details":["a",1,{"text":"b"},{"text":"c"}]}"#),
+        &delta(r#"{"reasoning_details":"x","content":"yes"}"#),
+        "[DONE]",
+    ]);
+    let thought = json!({"reasoning_details": [{"text": "bc"}]});
+    assert_eq!(answer.blocks, [Block::Opaque { api: NAME.into(), block: thought }, text("yes")]);
+}
