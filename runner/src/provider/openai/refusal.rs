@@ -13,19 +13,21 @@ use crate::provider::model::api::Failure;
 const MAX_MESSAGE_CHARS: usize = 300;
 
 /// What errors say when the conversation does not fit, in lower case.
-const TOO_LONG: &[&str] = &[
+const TOO_LONG: [&str; 9] = [
     "context_length",
     "context length",
     "context size",
     "context window",
-    "is too long",
+    "prompt is too long",
+    "input is too long",
     "request too large",
     "maximum number of tokens",
+    "reduce the length",
 ];
-const NO_CREDIT: &[&str] = &["insufficient_quota", "billing_hard_limit", "billing_not_active"];
-const DECLINED: &[&str] = &["content_filter", "content_policy", "moderation"];
+const NO_CREDIT: [&str; 3] = ["insufficient_quota", "billing_hard_limit", "billing_not_active"];
+const DECLINED: [&str; 3] = ["content_filter", "content_policy", "moderation"];
 /// Pictures for a model, or a server, that takes none.
-const NO_PICTURES: &[&str] = &["image input", "support image", "image_url"];
+const NO_PICTURES: [&str; 3] = ["image input", "support image", "image_url"];
 
 /// What a refusal means.
 pub fn failure(status: u16, body: &Value) -> Failure {
@@ -36,21 +38,27 @@ pub fn failure(status: u16, body: &Value) -> Failure {
     let says = |phrases: &[&str]| phrases.iter().any(|p| all.contains(p));
     let why: String = text.chars().take(MAX_MESSAGE_CHARS).collect();
     let last = |class, sentence: String| Failure::Final { class, sentence };
-    let auth = |what: &str| last(ErrorClass::Auth, format!("{what}: {why}"));
-    let invalid = |what: &str| last(ErrorClass::InvalidRequest, format!("{what}: {why}"));
     match status {
-        401 => auth("The model refused the key; the owner has to set a valid one"),
+        401 => last(ErrorClass::Auth, format!("The model refused the key ({why}). The owner has to set a valid one.")),
         413 => Failure::TooLong { why },
-        _ if says(TOO_LONG) => Failure::TooLong { why },
+        _ if says(&TOO_LONG) => Failure::TooLong { why },
         // There is no time at which it is filled up again, and no shorter history helps: the owner has to act.
-        _ if status == 402 || says(NO_CREDIT) => auth("The owner has to pay the model's provider first"),
-        400 | 403 if says(DECLINED) => last(ErrorClass::Refused, "The model declined to answer that.".into()),
-        403 => auth("The key may not do this; the owner has to set a valid one"),
-        _ if says(NO_PICTURES) => invalid("The model takes no pictures, or not this one"),
-        404 => invalid("The model was not found; the owner has to set the model's name, or OPENAI_BASE_URL"),
+        _ if status == 402 || says(&NO_CREDIT) => last(
+            ErrorClass::Auth,
+            format!("The model's provider wants to be paid first ({why}). The owner can do that."),
+        ),
+        400 | 403 if says(&DECLINED) => last(ErrorClass::Refused, "The model declined to answer that.".into()),
+        403 => last(ErrorClass::Auth, format!("The key may not do this ({why}). The owner has to set a valid one.")),
+        _ if says(&NO_PICTURES) => {
+            last(ErrorClass::InvalidRequest, format!("The model takes no pictures, or not this one: {why}"))
+        }
+        404 => last(
+            ErrorClass::InvalidRequest,
+            format!("The model was not found ({why}). The owner has to set the model's name, or OPENAI_BASE_URL."),
+        ),
         429 => Failure::Limited { why },
         408 | 409 | 425 | 500.. => Failure::Again { why: format!("{why} (HTTP {status})") },
-        _ => invalid("The model rejected the request"),
+        _ => last(ErrorClass::InvalidRequest, format!("The model rejected the request: {why}")),
     }
 }
 

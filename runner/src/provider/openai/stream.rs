@@ -2,7 +2,7 @@
 //!
 //! Deviations that are known of and taken as they are: calls without an id, or with one twice; without an index, or all
 //! with index 0; a name that is empty or repeated in later pieces; arguments in one piece, as an object, as JSON within
-//! JSON; `function_call`; `content` null; no usage, or in a chunk without choices; a `finish_reason` that does not speak
+//! JSON; `content` null; no usage, or in a chunk without choices; a `finish_reason` that does not speak
 //! of the calls; no `[DONE]`; an error among the chunks.
 
 use serde::de::IgnoredAny;
@@ -62,9 +62,6 @@ impl Reader for Stream {
         }
         for piece in list(&delta["tool_calls"]) {
             self.call(&piece["index"], &piece["id"], &piece["function"]);
-        }
-        if delta["function_call"].is_object() {
-            self.call(&Value::Null, &Value::Null, &delta["function_call"]);
         }
         if let Some(reason) = choice["finish_reason"].as_str().filter(|r| !r.is_empty()) {
             self.finish_reason = Some(reason.to_owned());
