@@ -17,6 +17,7 @@ run: build image ## Set everything up and start; on a terminal, open a chat
 	@$(WITH_DOCKER) scripts/run.sh
 
 test: build image ## Run all tests, those against real containers included
+	@scripts/ensure-test-deps.sh
 	$(WITH_DOCKER) cargo test --workspace --locked
 
 test-claude: ## Run the claude provider's tests with the real Claude Code CLI

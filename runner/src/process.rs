@@ -21,6 +21,8 @@ use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal, se
 const TOKEN: &str = "NANOCLAW_GATEWAY_TOKEN";
 /// Between a polite SIGTERM and SIGKILL.
 const TERM_GRACE: Duration = Duration::from_millis(700);
+/// Between SIGKILL and giving up.
+const KILL_GRACE: Duration = Duration::from_secs(1);
 /// How often the list of processes is read for such as were started while their parents were killed.
 const KILL_PASSES: usize = 3;
 
@@ -57,6 +59,10 @@ impl Child {
         Pid::from_child(&self.process)
     }
 
+    pub fn id(&self) -> u32 {
+        self.process.id()
+    }
+
     /// Becomes readable when the child ends. Not to be asked for once its end was seen.
     pub fn pidfd(&self) -> io::Result<OwnedFd> {
         Ok(pidfd_open(self.pid(), PidfdFlags::empty())?)
@@ -71,8 +77,8 @@ impl Child {
         Ok(self.status)
     }
 
-    /// Ends it and all it has started: SIGTERM, and SIGKILL for what is there a moment later. Takes less than a
-    /// second, and nothing once its end was seen.
+    /// Ends it and all it has started: SIGTERM, and SIGKILL for what is there a moment later. Does nothing once its
+    /// end was seen.
     pub fn end(&mut self) -> io::Result<ExitStatus> {
         self.signal_all(TERM_GRACE)
     }
@@ -86,15 +92,17 @@ impl Child {
         if !grace.is_zero() {
             told.iter().for_each(|fd| send(fd, Signal::TERM));
             let until = Instant::now() + grace;
-            told.iter().try_for_each(|fd| wait_readable(fd, until).map(drop))?;
+            // What cannot be waited for is killed all the sooner.
+            let _patience = told.iter().try_for_each(|fd| wait_readable(fd, until).map(drop));
         }
         told.iter().for_each(|fd| send(fd, Signal::KILL));
+        // There may be more processes than descriptors.
+        drop(told);
         for _ in 0..KILL_PASSES {
             tree(self.pid()).iter().for_each(|fd| send(fd, Signal::KILL));
         }
-        let status = self.process.wait()?;
-        self.status = Some(status);
-        Ok(status)
+        // It is dead, unless the kernel holds it: a call that waits for a disk has no end.
+        self.wait(KILL_GRACE)?.ok_or(io::ErrorKind::TimedOut.into())
     }
 }
 
@@ -113,19 +121,16 @@ fn send(process: &OwnedFd, signal: Signal) {
 /// The living processes that are in the session of `leader` or descend from it, itself included.
 fn tree(leader: Pid) -> Vec<OwnedFd> {
     let leader = leader.as_raw_pid();
-    let mut others: Vec<Stat> = fs::read_dir("/proc")
-        .into_iter()
-        .flatten()
-        .filter_map(|entry| stat(entry.ok()?.file_name().to_str()?.parse().ok()?))
-        .collect();
+    let pids =
+        fs::read_dir("/proc").into_iter().flatten().filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+    let mut others: Vec<(i32, i32, i32)> =
+        pids.filter_map(|pid| stat(pid).map(|(parent, session)| (pid, parent, session))).collect();
     let mut found = vec![leader];
     loop {
         let known = found.len();
-        others.retain(|p| {
-            let ours = p.session == leader || found.contains(&p.parent);
-            if ours {
-                found.push(p.pid);
-            }
+        others.retain(|(pid, parent, session)| {
+            let ours = *session == leader || found.contains(parent);
+            found.extend(ours.then_some(*pid));
             !ours
         });
         if found.len() == known {
@@ -135,20 +140,13 @@ fn tree(leader: Pid) -> Vec<OwnedFd> {
     found.into_iter().filter_map(|pid| pidfd_open(Pid::from_raw(pid)?, PidfdFlags::empty()).ok()).collect()
 }
 
-struct Stat {
-    pid: i32,
-    parent: i32,
-    session: i32,
-}
-
-/// `/proc/<pid>/stat`: pid (name) state parent group session ...; the name may hold anything.
-fn stat(pid: i32) -> Option<Stat> {
+/// Parent and session, from `/proc/<pid>/stat`: pid (name) state parent group session ...; the name may hold anything.
+fn stat(pid: i32) -> Option<(i32, i32)> {
     let line = fs::read(format!("/proc/{pid}/stat")).ok()?;
     let after = &line[line.iter().rposition(|b| *b == b')')? + 1..];
-    let mut fields = std::str::from_utf8(after).ok()?.split_ascii_whitespace();
-    let (_state, parent) = (fields.next()?, fields.next()?.parse().ok()?);
-    let (_group, session) = (fields.next()?, fields.next()?.parse().ok()?);
-    Some(Stat { pid, parent, session })
+    let mut fields = std::str::from_utf8(after).ok()?.split_ascii_whitespace().skip(1);
+    let (parent, _group, session) = (fields.next()?, fields.next()?, fields.next()?);
+    Some((parent.parse().ok()?, session.parse().ok()?))
 }
 
 /// Waits until `fd` is readable or closed by the other side; false when the time is over.

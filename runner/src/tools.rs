@@ -4,16 +4,14 @@
 mod bash;
 mod capture;
 mod files;
-mod glob;
 mod html;
 mod own;
+mod running;
 mod search;
 mod web_fetch;
 
-use std::fs::{File, Metadata, OpenOptions};
-use std::io::{self, BufRead};
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
+use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
@@ -108,13 +106,13 @@ pub trait Tool: Send + Sync {
 /// What a call may take beyond what it is meant to: all of it, where it is meant to be over at once.
 const SLACK: Duration = Duration::from_secs(10);
 
-/// The tools every agent has. What they remember between calls, such as the shell's folder and its background jobs,
-/// lives and ends with these values: to end the jobs, drop all of them.
+/// The tools every agent has. The shell's folder is remembered as long as these values live.
 pub fn builtin(dir: &SessionDir) -> Vec<Arc<dyn Tool>> {
     let home = dir.root().join("agent");
-    let mut tools = bash::tools(home.clone(), dir.state().join("tool-output"));
+    let outputs = dir.state().join("tool-output");
+    let mut tools = vec![bash::new(home.clone(), outputs.clone())];
     tools.extend(files::tools(&home));
-    tools.extend(search::tools(&home));
+    tools.extend(search::tools(&home, &outputs));
     tools.push(web_fetch::tool(web_fetch::is_public));
     tools
 }
@@ -176,40 +174,6 @@ fn beside<T: Send + 'static>(name: &str, work: impl FnOnce() -> T + Send + 'stat
         let _gone = sender.send(work());
     })?;
     Ok(receiver)
-}
-
-/// Opens a file for reading; a pipe or a device, which might hold us for ever, is none.
-fn open_file(path: &Path) -> Result<(File, Metadata), String> {
-    let fault = |e: io::Error| format!("{} cannot be read: {e}.", path.display());
-    // Non-blocking, or the opening of a pipe would wait for a writer.
-    let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path).map_err(fault)?;
-    let meta = file.metadata().map_err(fault)?;
-    match meta.file_type() {
-        kind if kind.is_file() => Ok((file, meta)),
-        kind if kind.is_dir() => Err(format!("{} is a folder; `glob` lists what is in it.", path.display())),
-        _ => Err(format!("{} is a pipe, a socket or a device, not a file.", path.display())),
-    }
-}
-
-/// Reads a line into `line`, without its end and at most `max` bytes of it. Returns how many bytes are left out, or
-/// `None` at the end of the file.
-fn next_line(reader: &mut impl BufRead, line: &mut Vec<u8>, max: usize) -> io::Result<Option<usize>> {
-    line.clear();
-    let (mut length, mut ended) = (0, false);
-    while !ended {
-        let buffer = reader.fill_buf()?;
-        let end = buffer.iter().position(|b| *b == b'\n');
-        if buffer.is_empty() {
-            return Ok((length > 0).then(|| length - line.len()));
-        }
-        let piece = &buffer[..end.unwrap_or(buffer.len())];
-        line.extend_from_slice(&piece[..piece.len().min(max - line.len())]);
-        length += piece.len();
-        ended = end.is_some();
-        let used = piece.len() + usize::from(ended);
-        reader.consume(used);
-    }
-    Ok(Some(length - line.len()))
 }
 
 #[cfg(test)]

@@ -1,45 +1,40 @@
-//! `bash`, `bash_output` and `bash_kill`.
+//! `bash`.
 //!
 //! Every command is a bash of its own that starts in the folder where the last one ended. A stop or a timeout ends it
 //! with all it has started ([`process`]). A background job is not ended by a stop, for it was started to outlive its
-//! call; it ends by `bash_kill`, when these tools are dropped, and with the container, as does what a command has
-//! left behind with `&`.
+//! call; it ends with the container, as does what a command has left behind with `&`.
 
 use std::ffi::OsString;
 use std::fs::File;
-use std::io;
+use std::io::{self, Write};
 use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::FileExt;
-use std::os::unix::process::ExitStatusExt;
-use std::path::{Path, PathBuf};
-use std::process::ExitStatus;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use crossbeam_channel::{Receiver, select};
 use rustix::fs::{MemfdFlags, memfd_create};
-use rustix::pipe::{PipeFlags, pipe_with};
 use serde::Deserialize;
 use serde_json::json;
 
-use super::capture::Capture;
+use super::running::{self, End, Running};
 use super::{Context, Effect, Output, Tool, beside, tool};
-use crate::process::{self, Child};
+use crate::process;
 
 const DEFAULT_TIMEOUT_MS: u64 = 120_000;
 const MAX_TIMEOUT_MS: u64 = 600_000;
-/// How long the output of a command that has ended is waited for: what it has left behind may hold the pipe.
-const PIPE_GRACE: Duration = Duration::from_millis(300);
 /// Background jobs that run beside each other.
 const MAX_JOBS: usize = 10;
+/// Longer than any container lives.
+const JOB_TIME: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
 /// Longest name of a folder that is found again. bytes
 const MAX_PATH_BYTES: usize = 4096;
 /// `$1` is the command. Stdin is the place where the shell writes the folder it ends in: out of the way of the
 /// command's output and of the descriptors it may choose.
 const WRAPPER: &str = r#"exec {NANOCLAW_CWD}>&0 </dev/null; trap 'pwd -P >&$NANOCLAW_CWD 2>/dev/null' EXIT; eval "$1""#;
 
-/// The three of them, over one shell that starts in `home` and keeps long outputs in `outputs`.
-pub fn tools(home: PathBuf, outputs: PathBuf) -> Vec<Arc<dyn Tool>> {
+/// The tool, with a shell that starts in `home` and keeps long outputs in `outputs`.
+pub fn new(home: PathBuf, outputs: PathBuf) -> Arc<dyn Tool> {
     let description = format!(
         "Runs a bash command and returns its output (stdout and stderr as they came) and its exit code. Every call is \
          a new shell in the folder where the last one ended, at first {}; variables do not last. There is no stdin \
@@ -54,71 +49,31 @@ pub fn tools(home: PathBuf, outputs: PathBuf) -> Vec<Arc<dyn Tool>> {
         },
         "run_in_background": {
             "type": "boolean",
-            "description": "Return at once with an id for bash_output and bash_kill. There is no timeout; the job ends \
-                            with this container, which stops when nobody has written for some minutes.",
+            "description": "Return at once with the process id and the file of the output. There is no timeout; the job \
+                            ends with this container, which stops when nobody has written for some minutes.",
         },
         "description": {"type": "string", "description": "What it is for, in a few words."},
     });
-    let id = || (json!({"id": {"type": "string", "description": "As bash has returned it."}}), &["id"][..]);
-    let state = Mutex::new(State { cwd: home.clone(), jobs: Vec::new(), jobs_started: 0 });
-    let shell = Arc::new(Shell { home, outputs, state });
-    let (of_output, of_kill) = (shell.clone(), shell.clone());
-    vec![
-        tool(
-            ("bash", &description),
-            (properties, &["command"]),
-            Effect::Changes,
-            BashInput::timeout,
-            move |input: BashInput, context| match input.run_in_background {
-                Some(true) => shell.start_job(&input.command),
-                _ => shell.run(&input.command, input.timeout(), context),
-            },
-        ),
-        tool(
-            ("bash_output", "What a background job has written since the last look, and whether it runs."),
-            id(),
-            Effect::Changes,
-            |_| Duration::ZERO,
-            move |input: JobInput, _| of_output.look(&input.id, |child| child.wait(Duration::ZERO)),
-        ),
-        tool(
-            ("bash_kill", "Ends a background job with all it has started; returns what it wrote last."),
-            id(),
-            Effect::Changes,
-            |_| Duration::ZERO,
-            move |input: JobInput, _| of_kill.look(&input.id, |child| child.end().map(Some)),
-        ),
-    ]
+    let cwd = Mutex::new(home.clone());
+    let shell = Shell { home, outputs, cwd, jobs: Arc::default() };
+    tool(
+        ("bash", &description),
+        (properties, &["command"]),
+        Effect::Changes,
+        BashInput::timeout,
+        move |input: BashInput, context| match input.run_in_background {
+            Some(true) => shell.start_job(&input.command),
+            _ => shell.run(&input.command, input.timeout(), context),
+        },
+    )
 }
 
 struct Shell {
     home: PathBuf,
     outputs: PathBuf,
-    state: Mutex<State>,
-}
-
-struct State {
-    cwd: PathBuf,
-    jobs: Vec<Job>,
-    jobs_started: usize,
-}
-
-/// A command that was started in the background.
-struct Job {
-    id: String,
-    running: Running,
-    /// How much of its output was read. bytes
-    read: u64,
-}
-
-/// A command that was started.
-struct Running {
-    child: Child,
-    output: Arc<Capture>,
-    /// Has a word, or is closed, once nobody can write to the output any more.
-    drained: Receiver<io::Result<u64>>,
-    /// Where the shell leaves the name of its folder.
-    cwd: File,
+    cwd: Mutex<PathBuf>,
+    /// Every running job has one.
+    jobs: Arc<()>,
 }
 
 #[derive(Deserialize)]
@@ -138,126 +93,76 @@ impl BashInput {
     }
 }
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct JobInput {
-    id: String,
-}
-
 impl Shell {
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    fn cwd(&self) -> MutexGuard<'_, PathBuf> {
+        self.cwd.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn run(&self, command: &str, timeout: Duration, context: &Context) -> Result<Output, String> {
-        let (mut running, note) = self.start(command)?;
-        let pidfd = running.child.pidfd().map_err(unwaitable)?;
-        let until = Instant::now() + timeout;
-        let exited = beside("bash-exit", move || process::wait_readable(&pidfd, until)).map_err(unwaitable)?;
-        let cut = select! {
-            recv(context.stop.word()) -> _ => Some("stopped, with all it had started".to_owned()),
-            recv(exited) -> exit => match exit {
-                Ok(Ok(true)) => None,
-                _ => Some(format!("killed, with all it had started, after {} ms: its timeout", timeout.as_millis())),
-            },
+        let (mut running, cwd) = self.start(command)?;
+        let end = running.finish(timeout, &context.stop).map_err(unwaitable)?;
+        let drained = running.drained();
+        let mut text = closed(running.output.text());
+        text += &match end {
+            End::ByItself(status) => format!("[{}]", running::state(Some(status))),
+            End::Stopped => "[stopped, with all it had started]".into(),
+            End::TimedOut(after) => {
+                format!("[killed, with all it had started, after {} ms: its timeout]", after.as_millis())
+            }
         };
-        let status = match cut {
-            None => running.child.wait(Duration::ZERO),
-            Some(_) => running.child.end().map(Some),
-        };
-        let status = status.map_err(unwaitable)?;
-        let drained = running.drained.recv_timeout(PIPE_GRACE).is_ok();
-        let mut text = note + &closed(running.output.since(0).0);
-        text += &format!("[{}]", cut.clone().unwrap_or_else(|| state_of(status)));
         if drained {
             running.output.forget_if_short();
         } else {
             text += &format!("\n[what it has left running writes to {}]", running.output.path().display());
         }
-        if let Some(cwd) = folder_in(&running.cwd) {
-            let mut state = self.state();
-            if cwd != state.cwd {
-                text += &format!("\n[the folder is now {}]", cwd.display());
-                state.cwd = cwd;
-            }
+        if let Some(folder) = folder_in(&cwd).filter(|folder| *folder != *self.cwd()) {
+            text += &format!("\n[the folder is now {}]", folder.display());
+            *self.cwd() = folder;
         }
-        Ok(if cut.is_none() && status.is_some_and(|s| s.success()) { Output::text(text) } else { Output::failed(text) })
+        // How it ended by itself is for the model to judge: to `grep -q` or `diff`, 1 is an answer.
+        Ok(if matches!(end, End::ByItself(_)) { Output::text(text) } else { Output::failed(text) })
     }
 
     fn start_job(&self, command: &str) -> Result<Output, String> {
-        let mut state = self.state();
-        if state.jobs.len() >= MAX_JOBS {
-            let ended =
-                state.jobs.iter_mut().position(|job| !matches!(job.running.child.wait(Duration::ZERO), Ok(None)));
-            state.jobs.remove(ended.ok_or(format!("{MAX_JOBS} jobs are running; end one with bash_kill first."))?);
+        let token = self.jobs.clone();
+        if Arc::strong_count(&token) > MAX_JOBS + 1 {
+            return Err(format!("{MAX_JOBS} jobs are running; end one first."));
         }
-        drop(state);
-        let (running, note) = self.start(command)?;
-        let mut state = self.state();
-        state.jobs_started += 1;
-        let id = format!("job-{}", state.jobs_started);
-        let text = format!("{note}Started as {id}; its output goes to {}.", running.output.path().display());
-        state.jobs.push(Job { id, running, read: 0 });
-        Ok(Output::text(text))
-    }
-
-    /// What a job has written since the last look, after `act` on it.
-    fn look(&self, id: &str, act: fn(&mut Child) -> io::Result<Option<ExitStatus>>) -> Result<Output, String> {
-        let mut state = self.state();
-        let known: Vec<&str> = state.jobs.iter().map(|job| job.id.as_str()).collect();
-        let unknown = format!("There is no job {id:?}. Known: {}.", known.join(", "));
-        let job = state.jobs.iter_mut().find(|job| job.id == id).ok_or(unknown)?;
-        let status = act(&mut job.running.child).map_err(unwaitable)?;
-        if status.is_some() {
-            // What a grandchild that holds the pipe says later comes with a later look.
-            let _held = job.running.drained.recv_timeout(PIPE_GRACE);
-        }
-        let (text, read) = job.running.output.since(job.read);
-        job.read = read;
-        Ok(Output::text(format!("{}[{}]", closed(text), state_of(status))))
-    }
-
-    /// Starts it, in the last folder if that is still there; else there is a note.
-    fn start(&self, command: &str) -> Result<(Running, String), String> {
-        let last = self.state().cwd.clone();
-        let (cwd, note) = if last.is_dir() {
-            (last, String::new())
-        } else {
-            let note = format!("[{} is gone; this ran in {}]\n", last.display(), self.home.display());
-            (self.home.clone(), note)
+        let (mut running, _) = self.start(command)?;
+        let (id, path) = (running.child.id(), running.output.path().display().to_string());
+        let end = move || {
+            let _running = token;
+            let status = running.child.wait(JOB_TIME)?;
+            running.drained();
+            writeln!(&*running.output, "[{}]", running::state(status))
         };
-        self.state().cwd.clone_from(&cwd);
-        let running =
-            self.spawn(command, &cwd).map_err(|e| format!("bash cannot be started in {}: {e}.", cwd.display()))?;
-        Ok((running, note))
+        beside("bash-job", end).map_err(unwaitable)?;
+        Ok(Output::text(format!(
+            "Started as process {id}: `kill -- -{id}` ends it. Its output, and at last its exit code, go to {path}."
+        )))
     }
 
-    fn spawn(&self, command: &str, folder: &Path) -> io::Result<Running> {
-        let cwd = File::from(memfd_create("cwd", MemfdFlags::CLOEXEC)?);
-        let (pipe, writer) = pipe_with(PipeFlags::CLOEXEC)?;
-        let mut bash = process::command("bash");
-        bash.args(["-c", WRAPPER, "bash", command]).current_dir(folder);
-        bash.stdin(cwd.try_clone()?).stdout(writer.try_clone()?).stderr(writer);
-        let child = process::spawn(&mut bash)?;
-        // It has our ends of the pipe.
-        drop(bash);
-        let output = Arc::new(Capture::new(&self.outputs));
-        let sink = output.clone();
-        let drained = beside("bash-output", move || io::copy(&mut File::from(pipe), &mut &*sink))?;
-        Ok(Running { child, output, drained, cwd })
+    /// Starts it in the last folder; also returns the file where the shell leaves the name of the one it ends in.
+    fn start(&self, command: &str) -> Result<(Running, File), String> {
+        let folder = self.cwd().clone();
+        if folder != self.home && !folder.is_dir() {
+            self.cwd().clone_from(&self.home);
+            // It may be meant for that folder only, such as `rm *`.
+            let (gone, home) = (folder.display(), self.home.display());
+            return Err(format!("{gone} is gone, so nothing was run. The folder is now {home}."));
+        }
+        let start = || {
+            let cwd = File::from(memfd_create("cwd", MemfdFlags::CLOEXEC)?);
+            let mut bash = process::command("bash");
+            bash.args(["-c", WRAPPER, "bash", command]).current_dir(&folder).stdin(cwd.try_clone()?);
+            Ok((Running::start(bash, &self.outputs)?, cwd))
+        };
+        start().map_err(|e: io::Error| format!("bash cannot be started in {}: {e}.", folder.display()))
     }
 }
 
 fn unwaitable(e: io::Error) -> String {
     format!("The command cannot be waited for: {e}.")
-}
-
-fn state_of(status: Option<ExitStatus>) -> String {
-    match status.map(|s| (s.code(), s.signal())) {
-        None => "still running".into(),
-        Some((Some(code), _)) => format!("exit code {code}"),
-        Some((None, signal)) => format!("killed by signal {}", signal.unwrap_or_default()),
-    }
 }
 
 /// With a newline at its end, if there is anything.

@@ -15,10 +15,8 @@ use crate::{id, time};
 const END_BYTES: usize = 15_000;
 /// Most that is stored of one output. bytes
 const MAX_FILE_BYTES: u64 = 50 * 1024 * 1024;
-/// Old outputs are removed when there are more than this many.
-const MAX_OLD_FILES: usize = 40;
-/// And when they are larger than this in all. bytes
-const MAX_OLD_BYTES: u64 = 150 * 1024 * 1024;
+/// Old outputs that stay: with the one above, a bound of what they take on disk.
+const MAX_OLD_FILES: usize = 20;
 
 /// One command's output.
 #[derive(Debug)]
@@ -55,31 +53,30 @@ impl Capture {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What came after the first `from` bytes: all of it, or its two ends and where the rest is. Also how much came
-    /// in all.
-    pub fn since(&self, from: u64) -> (String, u64) {
+    /// What came: all of it, or its two ends and where the rest is.
+    pub fn text(&self) -> String {
         let kept = self.kept();
-        let new = to_usize(kept.total - from);
-        let mut text = vec![0; to_usize(kept.stored.saturating_sub(from)).min(END_BYTES)];
+        let total = to_usize(kept.total);
+        let mut text = vec![0; to_usize(kept.stored).min(END_BYTES)];
         // A file that cannot be read back is as good as one that could not be written.
-        let head = kept.file.as_ref().map_or(0, |file| file.read_at(&mut text, from).unwrap_or(0));
+        let head = kept.file.as_ref().map_or(0, |file| file.read_at(&mut text, 0).unwrap_or(0));
         text.truncate(head);
-        let tail = END_BYTES.min(new - head);
-        if new > head + tail {
+        let tail = END_BYTES.min(total - head);
+        if total > head + tail {
             let part =
                 if kept.stored < kept.total { format!("the first {} bytes are", kept.stored) } else { "all is".into() };
-            let (path, left_out) = (self.path.display(), new - head - tail);
+            let (path, left_out) = (self.path.display(), total - head - tail);
             text.extend(format!("\n[... {left_out} bytes are left out here; {part} in {path} ...]\n").bytes());
         }
         text.extend_from_slice(&kept.tail[kept.tail.len() - tail..]);
-        (String::from_utf8_lossy(&text).into_owned(), kept.total)
+        String::from_utf8_lossy(&text).into_owned()
     }
 
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Removes the file if [`Capture::since`] has shown all that is in it.
+    /// Removes the file if [`Capture::text`] has shown all that is in it.
     pub fn forget_if_short(&self) {
         if self.kept().total <= 2 * END_BYTES as u64 {
             // One file too many, until it is pruned.
@@ -119,13 +116,9 @@ fn prune(folder: &Path) -> io::Result<()> {
     fs::create_dir_all(folder)?;
     let mut paths: Vec<PathBuf> = fs::read_dir(folder)?.filter_map(|entry| Some(entry.ok()?.path())).collect();
     paths.sort_unstable_by(|a, b| b.cmp(a));
-    let mut bytes = 0;
-    for (newer, path) in paths.iter().enumerate() {
-        bytes += fs::symlink_metadata(path).map_or(0, |meta| meta.len());
-        if newer >= MAX_OLD_FILES || bytes > MAX_OLD_BYTES {
-            // The agent may have put a folder here; what stays costs room and nothing else.
-            let _stays = fs::remove_file(path);
-        }
+    for path in paths.iter().skip(MAX_OLD_FILES) {
+        // The agent may have put a folder here; what stays costs room and nothing else.
+        let _stays = fs::remove_file(path);
     }
     Ok(())
 }
@@ -141,23 +134,20 @@ mod tests {
         for i in 0..7_000_000 {
             (&capture).write_all(format!("{i:8}\n").as_bytes()).unwrap();
         }
-        let (text, total) = capture.since(0);
-        assert_eq!(total, 63_000_000);
+        let text = capture.text();
         assert!(text.starts_with("       0\n       1\n") && text.ends_with(" 6999998\n 6999999\n"));
         assert!(text.contains("[... 62970000 bytes are left out here; the first 52428800 bytes are in"), "{text}");
         assert_eq!(fs::metadata(capture.path()).unwrap().len(), MAX_FILE_BYTES);
         assert!(capture.kept().tail.capacity() < 8 * END_BYTES);
-        assert_eq!(capture.since(62_999_991).0, " 6999999\n");
     }
 
     #[test]
-    fn a_piece_in_the_middle_is_whole() {
+    fn an_output_that_is_shown_whole_leaves_no_file() {
         let folder = tempfile::tempdir().unwrap();
         let capture = Capture::new(folder.path());
         let text: String = (0..2_900).map(|i| format!("line {i:4}\n")).collect();
         (&capture).write_all(text.as_bytes()).unwrap();
-        assert_eq!(capture.since(0), (text.clone(), text.len() as u64));
-        assert_eq!(capture.since(1_000).0, text[1_000..]);
+        assert_eq!(capture.text(), text);
         capture.forget_if_short();
         assert!(!capture.path().exists());
     }
@@ -167,7 +157,7 @@ mod tests {
         let capture = Capture::new(Path::new("/proc/no/such"));
         (&capture).write_all(&[b'x'; 100_000]).unwrap();
         (&capture).write_all(b"end").unwrap();
-        let (text, _) = capture.since(0);
+        let text = capture.text();
         assert!(text.starts_with("\n[... 85003 bytes") && text.ends_with("xend"), "{}", &text[..200]);
     }
 

@@ -1,8 +1,8 @@
 //! `read_file`, `write_file` and `edit_file`: relative paths are below the agent's own folder.
 
-use std::fs::{self, File, Permissions};
-use std::io::{self, BufRead, BufReader, Read, Write};
-use std::os::unix::fs::PermissionsExt;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, BufRead, BufReader, Read, Take, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,28 +11,19 @@ use rustix::fs::{Access, access};
 use serde::Deserialize;
 use serde_json::json;
 
-use super::{Context, Effect, Output, Part, Tool, next_line, open_file, tool};
+use super::{Effect, Output, Part, Tool, tool};
 use crate::id;
+use crate::provider::model::media;
 
 /// Lines shown when no limit is given.
 const DEFAULT_LINES: usize = 2_000;
 /// Longest line that is shown whole. bytes
-const MAX_LINE_BYTES: usize = 2_000;
+const MAX_LINE_BYTES: u64 = 2_000;
 /// Most text in one answer. bytes
 const MAX_SHOWN_BYTES: usize = 100_000;
-/// Largest file that is edited. bytes
+/// Largest file that is read for its lines, and largest that is edited or the result of an edit. bytes
+const MAX_READ_BYTES: u64 = 100 * 1024 * 1024;
 const MAX_EDITED_BYTES: u64 = 4 * 1024 * 1024;
-/// What a model can look at: how it begins, what it is, how large it may be. bytes
-const VIEWABLE: [(&[u8], &str, u64); 6] = [
-    (b"\x89PNG\r\n\x1a\n", "image/png", MAX_IMAGE_BYTES),
-    (b"\xff\xd8\xff", "image/jpeg", MAX_IMAGE_BYTES),
-    (b"GIF87a", "image/gif", MAX_IMAGE_BYTES),
-    (b"GIF89a", "image/gif", MAX_IMAGE_BYTES),
-    // RIFF, a length, WEBP; the length is not compared.
-    (b"RIFF\0\0\0\0WEBP", "image/webp", MAX_IMAGE_BYTES),
-    (b"%PDF-", "application/pdf", 20 * 1024 * 1024),
-];
-const MAX_IMAGE_BYTES: u64 = 5 * 1024 * 1024;
 
 /// The three of them, for an agent that lives in `home`.
 pub fn tools(home: &Path) -> Vec<Arc<dyn Tool>> {
@@ -55,7 +46,7 @@ pub fn tools(home: &Path) -> Vec<Arc<dyn Tool>> {
             (json!({"path": text(), "offset": number("First line."), "limit": number(&lines)}), &["path"]),
             Effect::Reads,
             |_| Duration::ZERO,
-            move |input: ReadInput, context| read_file(reader.join(&input.path), &input, context),
+            move |input: ReadInput, _| read_file(reader.join(&input.path), &input),
         ),
         tool(
             ("write_file", &write),
@@ -64,7 +55,7 @@ pub fn tools(home: &Path) -> Vec<Arc<dyn Tool>> {
             |_| Duration::ZERO,
             move |input: WriteInput, _| {
                 let path = writer.join(&input.path);
-                replace(&path, input.content.as_bytes(), &writer)?;
+                replace(&path, input.content.as_bytes())?;
                 Ok(Output::text(format!("{} is written: {} bytes.", path.display(), input.content.len())))
             },
         ),
@@ -76,7 +67,7 @@ pub fn tools(home: &Path) -> Vec<Arc<dyn Tool>> {
             ),
             Effect::Changes,
             |_| Duration::ZERO,
-            move |input: EditInput, _| edit_file(&editor.join(&input.path), &input, &editor),
+            move |input: EditInput, _| edit_file(&editor.join(&input.path), &input),
         ),
     ]
 }
@@ -105,112 +96,97 @@ struct EditInput {
     replace_all: Option<bool>,
 }
 
-fn read_file(path: PathBuf, input: &ReadInput, context: &Context) -> Result<Output, String> {
-    let (file, meta) = open_file(&path)?;
-    let mut reader = BufReader::new(file);
+/// Opens a file for reading; a pipe or a device, which might hold us for ever, is none.
+fn open_file(path: &Path, max_bytes: u64) -> Result<Take<File>, String> {
+    let fault = |e: io::Error| format!("{} cannot be read: {e}.", path.display());
+    // Non-blocking, or the opening of a pipe would wait for a writer.
+    let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path).map_err(fault)?;
+    let meta = file.metadata().map_err(fault)?;
+    match meta.file_type() {
+        kind if kind.is_dir() => Err(format!("{} is a folder; `glob` lists what is in it.", path.display())),
+        kind if !kind.is_file() => Err(format!("{} is a pipe, a socket or a device, not a file.", path.display())),
+        _ if meta.len() > max_bytes => {
+            Err(format!("{} is too large: more than {max_bytes} bytes; use bash.", path.display()))
+        }
+        _ => Ok(file.take(max_bytes)),
+    }
+}
+
+fn read_file(path: PathBuf, input: &ReadInput) -> Result<Output, String> {
+    let mut reader = BufReader::new(open_file(&path, MAX_READ_BYTES)?);
+    if let Some(media_type) = media::kind(&path) {
+        let mut output = Output::text(format!("{} ({media_type})", path.display()));
+        output.parts.push(Part::File { path, media_type: media_type.into() });
+        return Ok(output);
+    }
     let start = reader.fill_buf().map_err(|e| format!("{} cannot be read: {e}.", path.display()))?;
-    if let Some((_, media_type, max)) = VIEWABLE.iter().find(|(magic, ..)| begins(start, magic)) {
-        return view(path, media_type, meta.len(), *max);
-    }
     if start.contains(&0) {
-        let (path, bytes) = (path.display(), meta.len());
-        return Err(format!("{path} is not text ({bytes} bytes); look at it with bash, for instance with `file`."));
+        return Err(format!(
+            "{} is not text, nor a picture or PDF of at most {} bytes; look at it with bash.",
+            path.display(),
+            media::MAX_FILE_BYTES
+        ));
     }
-    text(&mut reader, input, context).map(Output::text).map_err(|e| format!("{}: {e}.", path.display()))
-}
-
-fn begins(bytes: &[u8], magic: &[u8]) -> bool {
-    bytes.len() >= magic.len() && bytes.iter().zip(magic).all(|(b, m)| b == m || *m == 0)
-}
-
-fn view(path: PathBuf, media_type: &str, bytes: u64, max: u64) -> Result<Output, String> {
-    let name = format!("{} ({media_type}, {bytes} bytes)", path.display());
-    if bytes > max {
-        return Err(format!("{name} is too large to be shown; at most {max} bytes. Make a smaller one with bash."));
-    }
-    let mut output = Output::text(name);
-    output.parts.push(Part::File { path, media_type: media_type.into() });
-    Ok(output)
+    text(&mut reader, input).map(Output::text).map_err(|e| format!("{}: {e}.", path.display()))
 }
 
 /// The lines that were asked for, as far as they fit, and where to go on.
-fn text(reader: &mut impl BufRead, input: &ReadInput, context: &Context) -> Result<String, String> {
+fn text(reader: &mut impl BufRead, input: &ReadInput) -> io::Result<String> {
     let first = input.offset.unwrap_or(1).max(1);
     let last = first.saturating_add(input.limit.unwrap_or(DEFAULT_LINES).max(1) - 1);
     let (mut shown, mut line, mut number) = (String::new(), Vec::new(), 0);
-    while let Some(left_out) = next_line(reader, &mut line, MAX_LINE_BYTES).map_err(|e| e.to_string())? {
-        context.stop.check().map_err(|_| "stopped".to_owned())?;
+    while reader.by_ref().take(MAX_LINE_BYTES).read_until(b'\n', &mut line)? > 0 {
+        let ended = line.ends_with(b"\n");
+        let goes_on = !ended && reader.fill_buf()?.first().is_some_and(|next| *next != b'\n');
+        if !ended {
+            reader.skip_until(b'\n')?;
+        }
         number += 1;
         if number > last || shown.len() > MAX_SHOWN_BYTES {
             return Ok(format!("{shown}[there is more: go on with offset {number}]"));
         }
         if number >= first {
             let text = String::from_utf8_lossy(&line);
-            shown += &format!("{number:>6}\t{}", text.strip_suffix('\r').unwrap_or(&text));
-            shown += &if left_out > 0 { format!(" [... {left_out} bytes more in this line]\n") } else { "\n".into() };
+            shown += &format!("{number:>6}\t{}", text.trim_end_matches('\n'));
+            shown += if goes_on { " [... the line goes on]\n" } else { "\n" };
         }
+        line.clear();
     }
-    match (number, shown.is_empty()) {
-        (0, _) => Ok("[the file is empty]".into()),
-        (_, true) => Err(format!("there are only {number} lines")),
-        _ => Ok(shown),
-    }
+    Ok(if shown.is_empty() { format!("[there are only {number} lines]") } else { shown })
 }
 
-fn edit_file(path: &Path, input: &EditInput, home: &Path) -> Result<Output, String> {
-    let (file, _) = open_file(path)?;
+fn edit_file(path: &Path, input: &EditInput) -> Result<Output, String> {
     let mut text = String::new();
-    let read = file.take(MAX_EDITED_BYTES + 1).read_to_string(&mut text);
+    let read = open_file(path, MAX_EDITED_BYTES)?.read_to_string(&mut text);
     read.map_err(|e| format!("{} cannot be read as text: {e}.", path.display()))?;
-    if text.len() as u64 > MAX_EDITED_BYTES {
-        return Err(format!("{} is larger than {MAX_EDITED_BYTES} bytes; use bash.", path.display()));
-    }
-    let (edited, count) = edit(&text, input).map_err(|e| format!("{}: {e}", path.display()))?;
-    replace(path, edited.as_bytes(), home)?;
-    Ok(Output::text(format!("{} is changed in {count} place(s).", path.display())))
-}
-
-/// The text after the edit, and in how many places it differs. A file whose lines end in CRLF keeps them so, and is
-/// matched by an `old_string` without.
-fn edit(text: &str, input: &EditInput) -> Result<(String, usize), String> {
-    let (mut old, mut new) = (input.old_string.clone(), input.new_string.clone());
-    if old.is_empty() {
-        return Err("old_string is empty; a new file is made by write_file.".into());
-    }
-    if old == new {
-        return Err("old_string and new_string are the same.".into());
-    }
-    if text.contains("\r\n") && !old.contains('\r') {
-        let crlf = |s: &str| s.replace("\r\n", "\n").replace('\n', "\r\n");
-        let converted = crlf(&old);
-        if text.contains(&converted) {
-            (old, new) = (converted, crlf(&new));
+    let (old, new) = (&input.old_string, &input.new_string);
+    let count = text.matches(old).count();
+    let wrong = match count {
+        _ if old.is_empty() => "old_string is empty; a new file is made by write_file.".into(),
+        _ if old == new => "old_string and new_string are the same.".into(),
+        0 => "old_string is not in it. Read the file again: it must match to the last space.".into(),
+        2.. if input.replace_all != Some(true) => {
+            format!("old_string is in it {count} times. Make it longer until it is there once, or set replace_all.")
         }
-    }
-    match (text.matches(&old).count(), input.replace_all) {
-        (0, _) => Err("old_string is not in it. Read the file again: it must match to the last space.".into()),
-        (count @ 2.., None | Some(false)) => Err(format!(
-            "old_string is in it {count} times. Make it longer until it is there once, or set replace_all."
-        )),
-        (count, _) => Ok((text.replace(&old, &new), count)),
-    }
+        _ if text.len() + count * new.len() > MAX_EDITED_BYTES as usize => "it would become too large.".into(),
+        _ => {
+            replace(path, text.replace(old, new).as_bytes())?;
+            return Ok(Output::text(format!("{} is changed in {count} place(s).", path.display())));
+        }
+    };
+    Err(format!("{}: {wrong}", path.display()))
 }
 
 /// Puts `content` in the place of the file in one step: a reader sees the old one or the new one. The mode stays,
 /// and a symlink goes on pointing to it.
-fn replace(path: &Path, content: &[u8], home: &Path) -> Result<(), String> {
-    let fault = |e: io::Error| match e.kind() {
-        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
-            format!("{} is read-only for you; your own folder is {}.", path.display(), home.display())
-        }
-        _ => format!("{} cannot be written: {e}.", path.display()),
-    };
+fn replace(path: &Path, content: &[u8]) -> Result<(), String> {
+    let fault = |e: io::Error| format!("{} cannot be written: {e}.", path.display());
     let target = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
-    let folder = target.parent().ok_or(format!("{} is no file.", path.display()))?;
+    let folder = target.parent().ok_or(format!("{} is a folder.", path.display()))?;
     let mode = if target.exists() {
-        let (_, meta) = open_file(&target)?;
         access(&target, Access::WRITE_OK).map_err(|e| fault(e.into()))?;
-        Some(meta.permissions().mode())
+        let old = open_file(&target, u64::MAX)?.into_inner();
+        Some(old.metadata().map_err(fault)?.permissions())
     } else {
         fs::create_dir_all(folder).map_err(fault)?;
         None
@@ -219,9 +195,7 @@ fn replace(path: &Path, content: &[u8], home: &Path) -> Result<(), String> {
     let written = (|| {
         let mut file = File::create_new(&draft)?;
         file.write_all(content)?;
-        if let Some(mode) = mode {
-            file.set_permissions(Permissions::from_mode(mode))?;
-        }
+        mode.map_or(Ok(()), |mode| file.set_permissions(mode))?;
         file.sync_data()?;
         fs::rename(&draft, &target)
     })();

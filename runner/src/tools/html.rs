@@ -4,15 +4,13 @@
 use ureq::http::Uri;
 
 /// Elements whose content nobody reads.
-const HIDDEN: &str = "script style template svg noscript iframe object canvas";
-/// Elements that begin and end a paragraph.
-const BLOCKS: &str = "p div section article header footer main nav aside ul ol dl table form fieldset blockquote figure \
-                      figcaption title head body hr address details summary";
-/// Names of characters that pages use, each with its character; others stay as they are written.
-const ENTITIES: &str = "amp& lt< gt> quot\" apos' copy© reg® trade™ mdash— ndash– hellip… laquo« raquo» lsquo‘ rsquo’ \
-                        ldquo“ rdquo” bdquo„ bull• middot· euro€ pound£ deg° times× sect§ rarr→ larr← aumlä oumlö uumlü szligß";
-/// Longest name of a character. bytes
-const MAX_ENTITY_BYTES: usize = 12;
+const HIDDEN: [&str; 6] = ["script", "style", "template", "svg", "noscript", "iframe"];
+/// Elements that are on lines of their own, and such as begin and end a paragraph.
+const LINES: [&str; 6] = ["br", "li", "dt", "dd", "tr", "option"];
+const BLOCKS: &str = "p div section article header footer main nav aside ul ol dl table form blockquote figure title \
+                      head body hr details h1 h2 h3 h4 h5 h6";
+/// Characters that have names in most pages; others stay as they are written.
+const ENTITIES: &str = "amp=& lt=< gt=> quot=\" apos=' nbsp=\u{a0} ndash=– mdash=— hellip=… rsquo=’ ldquo=“ rdquo=”";
 
 /// The text of `page`, or not much more than its first `max` bytes. It came from `url`: links are made whole with it.
 pub fn text(page: &str, url: &Uri, max: usize) -> String {
@@ -23,18 +21,16 @@ pub fn text(page: &str, url: &Uri, max: usize) -> String {
         rest = &rest[at..];
         if let Some(comment) = rest.strip_prefix("<!--") {
             rest = comment.split_once("-->").map_or("", |(_, after)| after);
-            continue;
-        }
-        let Some(tag) = Tag::read(rest) else {
+        } else if let Some(tag) = Tag::read(rest) {
+            rest = tag.after;
+            if !tag.closes && HIDDEN.contains(&&*tag.name) {
+                rest = after_end(rest, &tag.name);
+            } else {
+                out.tag(&tag, url);
+            }
+        } else {
             out.words("<");
             rest = &rest[1..];
-            continue;
-        };
-        rest = tag.after;
-        if !tag.closes && tag.is_one_of(HIDDEN) {
-            rest = after_end(rest, &tag.name);
-        } else {
-            out.tag(&tag, url);
         }
     }
     if out.written.len() < max {
@@ -58,9 +54,10 @@ impl<'a> Tag<'a> {
         let (closes, inner) = inner.strip_prefix('/').map_or((false, inner), |inner| (true, inner));
         inner.starts_with(|c: char| c.is_ascii_alphabetic() || matches!(c, '!' | '?')).then_some(())?;
         let name_end = inner.find(|c: char| c.is_whitespace() || matches!(c, '>' | '/')).unwrap_or(inner.len());
+        let (name, rest) = inner.split_at(name_end);
         // A `>` in quotes does not end a tag.
         let mut quote = None;
-        let end = inner[name_end..].find(|c| match quote {
+        let end = rest.find(|c| match quote {
             Some(q) => {
                 quote = (c != q).then_some(q);
                 false
@@ -70,26 +67,20 @@ impl<'a> Tag<'a> {
                 c == '>'
             }
         });
-        let (attributes, after) = match end {
-            Some(end) => (&inner[name_end..name_end + end], &inner[name_end + end + 1..]),
-            None => (&inner[name_end..], ""),
-        };
-        Some(Tag { name: inner[..name_end].to_ascii_lowercase(), closes, attributes, after })
+        let (attributes, after) = end.map_or((rest, ""), |end| (&rest[..end], &rest[end + 1..]));
+        Some(Tag { name: name.to_ascii_lowercase(), closes, attributes, after })
     }
 
-    fn is_one_of(&self, names: &str) -> bool {
-        names.split(' ').any(|name| name == self.name)
-    }
-
-    fn attribute(&self, name: &str) -> Option<String> {
-        let (lower, name) = (self.attributes.to_ascii_lowercase(), format!("{name}="));
-        let mut places = lower.match_indices(&name).filter(|(at, _)| lower[..*at].ends_with(char::is_whitespace));
-        let value = &self.attributes[places.next()?.0 + name.len()..];
-        let end = match value.strip_prefix(['"', '\'']) {
-            Some(quoted) => return quoted.split(&value[..1]).next().map(decode),
-            None => value.find(char::is_whitespace).unwrap_or(value.len()),
+    fn href(&self) -> Option<String> {
+        const NAME: &str = "href=";
+        let lower = self.attributes.to_ascii_lowercase();
+        let mut places = lower.match_indices(NAME).filter(|(at, _)| lower[..*at].ends_with(char::is_whitespace));
+        let value = &self.attributes[places.next()?.0 + NAME.len()..];
+        let value = match value.strip_prefix(['"', '\'']) {
+            Some(quoted) => quoted.split(&value[..1]).next(),
+            None => value.split(char::is_whitespace).next(),
         };
-        Some(decode(&value[..end]))
+        value.map(|value| decode(value.trim()))
     }
 }
 
@@ -134,47 +125,37 @@ impl Text {
     }
 
     fn tag(&mut self, tag: &Tag<'_>, url: &Uri) {
-        match (tag.name.as_str(), tag.closes) {
-            ("br", _) => self.newlines(1),
-            ("li" | "dt" | "dd" | "tr", true) | ("dt" | "dd" | "tr" | "option", false) => self.newlines(1),
-            ("li", false) => {
-                self.newlines(1);
-                self.written += "- ";
-            }
+        let name = tag.name.as_str();
+        if LINES.contains(&name) {
+            self.newlines(1);
+        } else if BLOCKS.split(' ').any(|block| block == name) {
+            self.newlines(2);
+        }
+        match (name, tag.closes) {
+            ("li", false) => self.written += "- ",
             ("td" | "th", true) => self.written += " | ",
-            ("h1" | "h2" | "h3" | "h4" | "h5" | "h6", closes) => {
-                self.newlines(2);
-                if !closes {
-                    self.written.extend(std::iter::repeat_n('#', usize::from(tag.name.as_bytes()[1] - b'0')));
-                    self.written.push(' ');
-                }
+            ("h1" | "h2" | "h3" | "h4" | "h5" | "h6", false) => {
+                self.written.extend(std::iter::repeat_n('#', usize::from(name.as_bytes()[1] - b'0')));
+                self.written.push(' ');
             }
             ("pre", closes) => {
                 self.pre = !closes;
-                self.newlines(if closes { 1 } else { 2 });
-                self.written += if closes { "```\n\n" } else { "```\n" };
-            }
-            ("code", _) if !self.pre => self.written.push('`'),
-            ("img", _) => {
-                if let Some(alt) = tag.attribute("alt").filter(|alt| !alt.trim().is_empty()) {
-                    self.words(&format!("[picture: {alt}]"));
-                }
+                self.newlines(1);
+                self.written += "```\n";
             }
             ("a", false) => {
-                let link = tag.attribute("href").and_then(|href| absolute(href.trim(), url)).unwrap_or_default();
-                self.link = Some((self.written.len(), link));
+                self.link = tag.href().and_then(|href| absolute(&href, url)).map(|link| (self.written.len(), link));
             }
             ("a", true) => {
                 let Some((start, link)) = self.link.take() else { return };
                 // The text may have been cut back to a line's end since.
                 let says = self.written.get(start..).map_or(0, |text| text.trim_start().len());
-                if says > 0 && !link.is_empty() {
+                if says > 0 {
                     self.written.insert(self.written.len() - says, '[');
                     self.written.truncate(self.written.trim_end().len());
                     self.written += &format!("]({link})");
                 }
             }
-            _ if tag.is_one_of(BLOCKS) => self.newlines(2),
             _ => {}
         }
     }
@@ -182,18 +163,17 @@ impl Text {
 
 /// Where a link leads, if it leads to another page.
 fn absolute(href: &str, url: &Uri) -> Option<String> {
-    let scheme_end = href.find(|c: char| !(c.is_ascii_alphanumeric() || matches!(c, '+' | '-' | '.')));
-    if scheme_end.is_some_and(|end| end > 0 && href[end..].starts_with(':')) {
+    if href.split(['/', '?', '#']).next().is_some_and(|head| head.contains(':')) {
         return ["http:", "https:", "mailto:"].iter().any(|s| href.starts_with(s)).then(|| href.to_owned());
     }
-    let (scheme, host) = (url.scheme_str()?, url.authority()?);
-    match href {
-        "" => None,
-        _ if href.starts_with('#') => None,
-        _ if href.starts_with("//") => Some(format!("{scheme}:{href}")),
-        _ if href.starts_with('/') => Some(format!("{scheme}://{host}{href}")),
-        _ if href.starts_with('?') => Some(format!("{scheme}://{host}{}{href}", url.path())),
-        _ => Some(format!("{scheme}://{host}{}/{href}", url.path().rsplit_once('/').map_or("", |(folder, _)| folder))),
+    let (scheme, host, path) = (url.scheme_str()?, url.authority()?, url.path());
+    let folder = path.rsplit_once('/').map_or("", |(folder, _)| folder);
+    match href.chars().next()? {
+        '#' => None,
+        '/' if href.starts_with("//") => Some(format!("{scheme}:{href}")),
+        '/' => Some(format!("{scheme}://{host}{href}")),
+        '?' => Some(format!("{scheme}://{host}{path}{href}")),
+        _ => Some(format!("{scheme}://{host}{folder}/{href}")),
     }
 }
 
@@ -203,30 +183,26 @@ fn decode(text: &str) -> String {
     let mut decoded = pieces.next().unwrap_or_default().to_owned();
     for piece in pieces {
         match piece.split_once(';').and_then(|(name, after)| Some((character(name)?, after))) {
-            Some((character, after)) => decoded.extend([character.as_str(), after]),
+            Some((character, after)) => {
+                decoded.push(character);
+                decoded += after;
+            }
             None => decoded.extend(["&", piece]),
         }
     }
     decoded
 }
 
-fn character(name: &str) -> Option<String> {
-    if name.len() > MAX_ENTITY_BYTES {
-        return None;
-    }
-    let number = match name.strip_prefix('#') {
-        Some(digits) => match digits.strip_prefix(['x', 'X']) {
-            Some(hex) => u32::from_str_radix(hex, 16).ok()?,
-            None => digits.parse().ok()?,
-        },
-        None if name == "nbsp" => return Some(" ".into()),
-        None => {
-            let meant =
-                ENTITIES.split(' ').filter_map(|entity| entity.strip_prefix(name)).find(|c| c.chars().count() == 1);
-            return meant.map(str::to_owned);
-        }
+fn character(name: &str) -> Option<char> {
+    let Some(number) = name.strip_prefix('#') else {
+        let mut entities = ENTITIES.split(' ').filter_map(|entity| entity.split_once('='));
+        return entities.find(|(entity, _)| *entity == name)?.1.chars().next();
     };
-    char::from_u32(number).filter(|c| *c != '\0').map(String::from)
+    let code = match number.strip_prefix(['x', 'X']) {
+        Some(hex) => u32::from_str_radix(hex, 16),
+        None => number.parse(),
+    };
+    char::from_u32(code.ok()?).filter(|c| *c != '\0')
 }
 
 #[cfg(test)]
@@ -245,12 +221,12 @@ mod tests {
             <h1>Hello,   <em>world</em></h1><p>One&nbsp;two<br/>three &#x263A; &#8364; &unknown; a < b & c</p>
             <ul><li>first <a class=x href="/a?b=1&amp;c=2"> link </a>.</li><li>second <a href='#top'>up</a></li></ul>
             <pre>  let x = 1;
-  if x &lt; 2 {}</pre><p>Use <code>ls -l</code>: <a href="more.html" title="a > b">more</a> <img alt="a cat" src=x></p>
+  if x &lt; 2 {}</pre><p>Use <code>ls -l</code>: <a href="more.html" title="a > b">more</a></p>
             <table><tr><th>k</th><th>v</th></tr><tr><td>1</td><td>2</td></tr></table></body></html>"#;
         let wanted = "News & more\n\n# Hello, world\n\nOne two\nthree ☺ € &unknown; a < b & c\n\n\
             - first [link](https://example.org/a?b=1&c=2).\n- second up\n\n\
             ```\n  let x = 1;\n  if x < 2 {}\n```\n\n\
-            Use `ls -l`: [more](https://example.org/docs/more.html) [picture: a cat]\n\nk | v |\n1 | 2 |\n\n";
+            Use ls -l: [more](https://example.org/docs/more.html)\n\nk | v |\n1 | 2 |\n\n";
         assert_eq!(read(page), wanted);
     }
 

@@ -6,7 +6,6 @@
 
 mod address;
 
-use std::borrow::Cow;
 use std::fs;
 use std::io::Read;
 use std::net::IpAddr;
@@ -18,7 +17,7 @@ use serde::Deserialize;
 use serde_json::json;
 use ureq::config::Config;
 use ureq::http::Uri;
-use ureq::http::header::{CONTENT_ENCODING, CONTENT_TYPE};
+use ureq::http::header::CONTENT_TYPE;
 use ureq::tls::{PemItem, RootCerts, TlsConfig, parse_pem};
 use ureq::unversioned::resolver::{DefaultResolver, ResolvedSocketAddrs, Resolver};
 use ureq::unversioned::transport::{DefaultConnector, NextTimeout};
@@ -35,6 +34,8 @@ const MAX_REDIRECTS: u32 = 8;
 const MAX_PAGE_BYTES: u64 = 2 * 1024 * 1024;
 /// Most text in an answer. characters
 const MAX_CHARS: usize = 100_000;
+/// Parts of the media types that are text.
+const TEXTS: [&str; 5] = ["text/", "json", "xml", "javascript", "yaml"];
 /// What the image, and with it curl, trusts; without it the runner's own list counts.
 const SYSTEM_ROOTS: &str = "/etc/ssl/certs/ca-certificates.crt";
 
@@ -121,43 +122,29 @@ fn fetch(agent: &Agent, url: &Uri, max_chars: usize) -> Result<Output, String> {
     let failed = |e: ureq::Error| format!("{url} cannot be fetched: {e}.");
     let mut response = agent.get(url).call().map_err(failed)?;
     let (status, end) = (response.status(), response.get_uri().clone());
-    let header = |name| response.headers().get(name).and_then(|v| v.to_str().ok()).unwrap_or_default().to_lowercase();
-    let (kind, encoding) = (header(CONTENT_TYPE), header(CONTENT_ENCODING));
-    if !matches!(encoding.as_str(), "" | "identity") {
-        return Err(format!("{end} is compressed ({encoding}); fetch it with bash: curl --compressed."));
-    }
+    let kind = response.headers().get(CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default().to_lowercase();
     let mut bytes = Vec::new();
     let body = response.body_mut().as_reader().take(MAX_PAGE_BYTES).read_to_end(&mut bytes);
     body.map_err(|e| failed(e.into()))?;
-    let Some(mut text) = readable(&bytes, &kind, &end) else {
-        let bytes = bytes.len();
+    // Nothing that is text has it, and what was compressed without being asked for does.
+    if bytes.contains(&0) || !(kind.is_empty() || TEXTS.iter().any(|text| kind.contains(text))) {
         return Err(format!(
-            "{end} is no text but {kind:?} ({bytes} bytes or more); fetch it with bash: curl -o FILE."
+            "{end} is no text but {kind:?} ({} bytes or more); fetch it with bash: curl --compressed -o FILE.",
+            bytes.len()
         ));
-    };
-    let cut = text.char_indices().nth(max_chars).map(|(at, _)| at);
-    if let Some(at) = cut {
-        text.truncate(at);
     }
+    // Anything but UTF-8 is rare; what is left of it is the Western of old.
+    let mut text = if kind.contains("8859-1") || kind.contains("1252") {
+        bytes.iter().map(|b| char::from(*b)).collect()
+    } else {
+        String::from_utf8_lossy(&bytes).into_owned()
+    };
+    if kind.contains("html") {
+        text = html::text(&text, &end, 4 * max_chars);
+    }
+    let cut = text.char_indices().nth(max_chars).map(|(at, _)| at);
+    text.truncate(cut.unwrap_or(text.len()));
     let left_out = if cut.is_some() || bytes.len() as u64 == MAX_PAGE_BYTES { "\n[there is more of it]" } else { "" };
     let text = format!("[{end} answers {status}]\n{text}{left_out}");
     Ok(if status.is_success() { Output::text(text) } else { Output::failed(text) })
-}
-
-/// The text of a page, if it has any.
-fn readable(bytes: &[u8], kind: &str, url: &Uri) -> Option<String> {
-    let (media_type, parameters) = kind.split_once(';').unwrap_or((kind, ""));
-    let media_type = media_type.trim();
-    let is_html = media_type.contains("html") || (media_type.is_empty() && bytes.trim_ascii_start().starts_with(b"<"));
-    let is_text = ["text/", "json", "xml", "javascript", "yaml"].iter().any(|part| media_type.contains(part));
-    if !(is_html || is_text || media_type.is_empty()) || bytes.contains(&0) {
-        return None;
-    }
-    // Anything but UTF-8 is rare; what is left of it is the Western of old.
-    let text = if parameters.contains("8859-1") || parameters.contains("1252") {
-        Cow::Owned(bytes.iter().map(|b| char::from(*b)).collect())
-    } else {
-        String::from_utf8_lossy(bytes)
-    };
-    Some(if is_html { html::text(&text, url, 4 * MAX_CHARS) } else { text.into_owned() })
 }

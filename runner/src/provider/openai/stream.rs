@@ -2,7 +2,7 @@
 //!
 //! Deviations that are known of and taken as they are: calls without an id, or with one twice; without an index, or all
 //! with index 0; a name that is empty or repeated in later pieces; arguments in one piece, as an object, as JSON within
-//! JSON; `function_call`; `content` null; no usage, or in a chunk without choices; a `finish_reason` that does not speak
+//! JSON; `content` null; no usage, or in a chunk without choices; a `finish_reason` that does not speak
 //! of the calls; no `[DONE]`; an error among the chunks.
 
 use serde::de::IgnoredAny;
@@ -57,14 +57,11 @@ impl Reader for Stream {
         if let Some(text) = delta[THOUGHT_TEXT].as_str() {
             append(self.thought.entry(THOUGHT_TEXT).or_insert(Value::Null), text);
         }
-        for detail in list(&delta[THOUGHT_DETAILS]) {
+        for detail in list(&delta[THOUGHT_DETAILS]).iter().filter_map(Value::as_object) {
             self.detail(detail);
         }
         for piece in list(&delta["tool_calls"]) {
             self.call(&piece["index"], &piece["id"], &piece["function"]);
-        }
-        if delta["function_call"].is_object() {
-            self.call(&Value::Null, &Value::Null, &delta["function_call"]);
         }
         if let Some(reason) = choice["finish_reason"].as_str().filter(|r| !r.is_empty()) {
             self.finish_reason = Some(reason.to_owned());
@@ -91,16 +88,18 @@ impl Stream {
     }
 
     /// Adds a piece of thought: those of one kind and index are one, as they have to be when they go back.
-    fn detail(&mut self, piece: &Value) {
+    fn detail(&mut self, piece: &Map<String, Value>) {
         let Value::Array(details) = self.thought.entry(THOUGHT_DETAILS).or_insert_with(|| json!([])) else { return };
-        let same = |last: &&mut Value| last["type"] == piece["type"] && last["index"] == piece["index"];
-        let (Some(last), Value::Object(fields)) = (details.last_mut().filter(same), piece) else {
-            return details.push(piece.clone());
-        };
-        for (field, value) in fields.iter().filter(|(_, value)| !value.is_null()) {
+        let known = details.last_mut().and_then(Value::as_object_mut);
+        let same =
+            |known: &&mut Map<String, Value>| ["type", "index"].iter().all(|key| known.get(*key) == piece.get(*key));
+        let Some(known) = known.filter(same) else { return details.push(piece.clone().into()) };
+        for (field, value) in piece.iter().filter(|(_, value)| !value.is_null()) {
             match value.as_str() {
-                Some(text) if ["text", "summary", "data"].contains(&field.as_str()) => append(&mut last[field], text),
-                _ => last[field] = value.clone(),
+                Some(text) if ["text", "summary", "data"].contains(&field.as_str()) => {
+                    append(known.entry(field).or_insert(Value::Null), text);
+                }
+                _ => drop(known.insert(field.clone(), value.clone())),
             }
         }
     }

@@ -155,20 +155,6 @@ fn a_name_and_an_id_in_every_piece_are_still_one_call() {
 }
 
 #[test]
-fn the_old_function_call_is_a_call() {
-    let answer = answer(&[
-        &delta(r#"{"content":null,"function_call":{"name":"a","arguments":"{\"n\""}}"#),
-        &delta(r#"{"function_call":{"arguments":":1}"}}"#),
-        r#"{"choices":[{"delta":{},"finish_reason":"function_call"}]}"#,
-        "[DONE]",
-    ]);
-    assert_eq!(answer.end, Some(End::ToolUse));
-    assert!(
-        matches!(&answer.blocks[..], [Block::ToolUse { name, input, .. }] if name == "a" && *input == json!({"n": 1}))
-    );
-}
-
-#[test]
 fn arguments_are_read_in_every_shape_or_kept_as_they_came() {
     let input = |arguments: &str| {
         let call = json!([{"id": "x", "function": {"name": "a", "arguments": arguments}}]).to_string();
@@ -283,4 +269,15 @@ fn what_is_no_answer_is_tried_again() {
     let (_, full) =
         read(&[r#"{"error":{"code":500,"message":"Context size has been exceeded.","type":"server_error"}}"#]);
     assert!(matches!(full, Err(Failure::TooLong { .. })), "{full:?}");
+}
+
+#[test]
+fn thoughts_of_no_known_shape_do_no_harm() {
+    let answer = answer(&[
+        &delta(r#"{"reasoning_details":["a",1,{"text":"b"},{"text":"c"}]}"#),
+        &delta(r#"{"reasoning_details":"x","content":"yes"}"#),
+        "[DONE]",
+    ]);
+    let thought = json!({"reasoning_details": [{"text": "bc"}]});
+    assert_eq!(answer.blocks, [Block::Opaque { api: NAME.into(), block: thought }, text("yes")]);
 }
