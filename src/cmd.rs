@@ -212,9 +212,6 @@ impl JsonArgs {
 }
 
 /// Reads the arguments and runs the command; what administration prints goes to `out`.
-///
-/// # Errors
-/// What the command says.
 pub fn main(args: impl IntoIterator<Item = OsString>, out: &mut dyn Write) -> Result<ExitCode> {
     let cli = match Cli::try_parse_from(args) {
         Ok(cli) => cli,

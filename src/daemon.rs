@@ -126,9 +126,6 @@ impl Threads {
 
 impl Daemon {
     /// Takes the home and starts everything. When this returns, messages are taken.
-    ///
-    /// # Errors
-    /// What is wrong and what helps; nothing runs then.
     pub fn start(home: Home, settings: Settings, mode: Mode) -> Result<Daemon> {
         let lock = home.lock()?;
         let clock =
@@ -246,9 +243,7 @@ impl Daemon {
     }
 
     /// Runs until told to stop, or until a thread ends that should not.
-    ///
-    /// # Errors
-    /// A thread ended early; the process should end with a failure and be started again.
+    /// An error is a thread that ended early: the process should end with a failure and be started again.
     pub fn run(mut self, signals: &Receiver<Signal>, containers: ContainersAtStop) -> Result<()> {
         let tick = self.manager.watchdog().map(|limit| limit / WATCHDOG_TICKS);
         let ticks = tick.map_or_else(never, |tick| crossbeam_channel::tick(tick * TELL_TICKS));
@@ -300,9 +295,6 @@ impl Daemon {
     }
 
     /// Stops everything, in order.
-    ///
-    /// # Errors
-    /// The threads that did not end in time.
     pub fn stop(self, containers: ContainersAtStop) -> Result<()> {
         let until = Instant::now() + STOP_DEADLINE;
         let mut late = Vec::new();

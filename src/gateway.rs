@@ -58,9 +58,6 @@ struct Shared {
 
 impl Gateway {
     /// Opens the socket in `folder`.
-    ///
-    /// # Errors
-    /// The socket cannot be made.
     pub fn open(folder: &Path, store: &Path, settings: GatewaySettings) -> Result<Gateway> {
         // Any container user may connect; who asks is decided by the token. The home is closed to
         // everyone else.

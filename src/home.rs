@@ -41,9 +41,6 @@ pub struct Home {
 
 impl Home {
     /// The home at `--home`, else `$NANOCLAW_HOME`, else `~/.nanoclaw`.
-    ///
-    /// # Errors
-    /// None of them is known.
     pub fn locate(flag: Option<&Path>) -> Result<Home> {
         let root = match flag {
             Some(path) => path.to_owned(),
@@ -61,9 +58,6 @@ impl Home {
     }
 
     /// Creates the folders that are missing and closes the home to other users.
-    ///
-    /// # Errors
-    /// The first folder that cannot be made.
     pub fn create(&self) -> Result<()> {
         let private = |path: &Path| -> Result<()> {
             DirBuilder::new()
@@ -153,9 +147,7 @@ impl Home {
     }
 
     /// Takes the home for this process, until the lock is dropped.
-    ///
-    /// # Errors
-    /// [`LockError::Held`] when another process has it, and not only for a moment.
+    /// The error is [`Held`] when another process has it, and not only for a moment.
     pub fn lock(&self) -> Result<HomeLock, LockError> {
         let tries = LOCK_PATIENCE.as_millis() / LOCK_STEP.as_millis();
         for _ in 1..tries {
@@ -170,9 +162,6 @@ impl Home {
 
     /// Whether a daemon holds the home, and its process id where that can be read. Does not
     /// disturb it.
-    ///
-    /// # Errors
-    /// The lock file cannot be read.
     pub fn holder(&self) -> io::Result<Option<Holder>> {
         let mut file = match File::open(self.lock_file()) {
             Ok(file) => file,
@@ -207,9 +196,6 @@ impl Home {
 }
 
 /// Makes the socket at `path` with the permissions `mode`, replacing what an earlier life left there.
-///
-/// # Errors
-/// It cannot be made.
 pub fn listen(path: &Path, mode: u32) -> Result<UnixListener> {
     let make = || {
         match fs::remove_file(path) {

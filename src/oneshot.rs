@@ -81,9 +81,6 @@ impl Gate {
 }
 
 /// Runs one cycle, for `wait` at most.
-///
-/// # Errors
-/// What [`Daemon::start`] says, or a thread ended early.
 pub fn run(home: Home, mut settings: Settings, signals: &Receiver<Signal>, wait: Duration) -> Result<Cycle> {
     let until = Instant::now() + wait;
     settings.containers.idle = settings.containers.idle.min(IDLE);

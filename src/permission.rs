@@ -45,9 +45,6 @@ impl Standing {
 }
 
 /// Where a user stands.
-///
-/// # Errors
-/// The store's.
 pub fn standing(store: &Store, user_id: Option<&str>, agent_group_id: &str) -> Result<Standing> {
     let Some(user_id) = user_id else { return Ok(Standing::Stranger) };
     if let Some(standing) = Standing::from_roles(&store.roles_of_user(user_id)?, agent_group_id) {

@@ -57,9 +57,7 @@ pub fn beat() -> Option<Duration> {
 }
 
 /// Waits for an actor's next event, until `deadline`; `None` is a reason to look at the time.
-///
-/// # Errors
-/// The channel is closed: stop.
+/// An error says that the channel is closed: stop.
 pub fn next<E>(events: &Receiver<E>, deadline: Option<Instant>) -> Result<Option<E>, RecvError> {
     let until = [deadline, beat().map(|tick| Instant::now() + tick)].into_iter().flatten().min();
     let Some(until) = until else { return events.recv().map(Some) };
@@ -84,9 +82,6 @@ pub fn pause(wait: Duration) {
 
 /// Starts `body` on a thread called `name`; its name is sent on `ended` when it returns. It shows
 /// itself once in a `tick`, if that is given.
-///
-/// # Errors
-/// The system has no thread left.
 pub fn spawn_actor(
     name: &'static str,
     ended: Sender<&'static str>,
@@ -107,9 +102,6 @@ pub fn spawn_actor(
 }
 
 /// Starts a thread that does one thing and is not waited for.
-///
-/// # Errors
-/// The system has no thread left.
 pub fn spawn_worker(name: &str, body: impl FnOnce() + Send + 'static) -> std::io::Result<()> {
     Builder::new().name(name.into()).stack_size(STACK_BYTES).spawn(body).map(drop)
 }
@@ -126,9 +118,7 @@ impl Actor {
     }
 
     /// Waits for the thread to end, until `deadline`.
-    ///
-    /// # Errors
-    /// Its name, when it did not end in time or panicked.
+    /// The error is its name, when it did not end in time or panicked.
     pub fn join_until(self, deadline: Instant) -> Result<(), &'static str> {
         let left = deadline.saturating_duration_since(Instant::now());
         // The sender is never used: dropping it is the news.

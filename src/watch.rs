@@ -76,9 +76,6 @@ impl Watcher {
 }
 
 /// Creates the handle and the thread's body.
-///
-/// # Errors
-/// The system has no descriptor left.
 pub fn watcher(
     delivery: Sender<delivery::Event>,
     sweep: Sender<sweep::Event>,
@@ -252,9 +249,6 @@ impl Rest {
 }
 
 /// Waits until `fd` is readable or `limit` has passed; true when it is readable.
-///
-/// # Errors
-/// poll(2)'s.
 pub fn wait_readable(fd: impl AsFd, limit: Duration) -> io::Result<bool> {
     let mut fds = [PollFd::new(&fd, PollFlags::IN)];
     match poll(&mut fds, Some(&timespec(limit))) {

@@ -124,9 +124,7 @@ impl Docker {
     }
 
     /// Starts the container and finds out how to notice its end.
-    ///
-    /// # Errors
-    /// [`StartFailed`]; a container that was created but not started is removed, if possible.
+    /// A container that was created but not started is removed, if possible.
     pub fn start(&self, spec: &Spec) -> Result<Started, StartFailed> {
         let invocation = Invocation {
             program: self.program.clone(),

@@ -30,9 +30,6 @@ pub fn container_name(group: &AgentGroup) -> String {
 }
 
 /// Renders the session's files and says what to run.
-///
-/// # Errors
-/// A file operation or the store failed; the message names what.
 pub fn prepare(
     store: &Store,
     home: &Home,
@@ -150,7 +147,7 @@ fn instructions(home: &Home, settings: &Settings, group: &AgentGroup, skills: &[
     store::validate_folder(&group.folder)?;
     let mut parts: Vec<String> = Vec::new();
     parts.extend(read_if_there(&settings.containers.shared.join("CLAUDE.md"))?);
-    parts.extend(skills::instructions(skills));
+    parts.extend(skills.iter().filter_map(|skill| skill.fragment.clone()));
     parts.extend(read_if_there(&home.instructions().join(format!("{}.md", group.folder)))?);
     Ok(parts.iter().map(|part| part.trim_end()).collect::<Vec<_>>().join("\n\n") + "\n")
 }

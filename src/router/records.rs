@@ -90,9 +90,6 @@ impl<'a> Records<'a> {
     }
 
     /// Answers in the chat, once per message however often it comes.
-    ///
-    /// # Errors
-    /// The store's, here and below.
     pub fn answer(&mut self, message: &InboundMessage, text: &str) -> Result<()> {
         let key = format!("answer:{}:{}", message.chat, message.id);
         let (chat, thread_id) = message.answer_to();

@@ -117,14 +117,13 @@ fn instructions_skills_and_memory_reach_the_agent() {
     host.chat("hello");
 
     let composed = "The base of all agents.\n\n\
-         ## Skills\n\nHow to do some tasks well; read the file before such a task.\n\n\
-         - `/app/skills/maps/SKILL.md`: Find the way.\n\n\
          Be brief.\n\nYou work for Ann.";
     let container = host.container();
     assert_eq!(inside(&container, "cat /workspace/CLAUDE.md"), composed);
     let request = api.request();
     let system = request.body["system"].as_str().unwrap();
     assert!(system.starts_with(composed), "{system}");
+    assert_eq!(system.matches("Find the way.").count(), 1, "{system}");
     assert!(system.contains("Ann likes tea.") && !system.contains("Nobody chose this."), "{system}");
 
     assert_eq!(inside(&container, "ls -A /workspace/skills"), "maps\ntone");
