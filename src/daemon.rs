@@ -1,15 +1,7 @@
 //! The daemon: who talks to whom. Every channel between threads is made here, every long-lived
 //! thread is started here, and all of them are stopped here, in order.
 //!
-//! ```text
-//! poller ──Batch──► router ──Wake──► sweep ◄──Died── watcher
-//!    └──Ready──────────┐              │  ▲              │
-//!                      ▼    Live/Dead ▼  │ Drained      │ Changed
-//!             sender ◄──────────── delivery ◄───────────┘
-//!                └──────Outcome──────▲
-//! ```
-//!
-//! The router also tells delivery what the host itself has to say.
+//! docs/ARCHITECTURE.md draws them. The router also tells delivery what the host itself has to say.
 //!
 //! Sends go along the arrows and block when a queue is full, but for those of delivery, which
 //! never block: so there is no cycle in which everybody waits. (The sweep also tells the watcher
@@ -43,7 +35,7 @@ use crate::service::{Manager, State};
 use crate::setup;
 use crate::store::Store;
 use crate::sweep::clock::{self, Clock};
-use crate::sweep::{self, Leftovers, OnStop, Sweep};
+use crate::sweep::{self, Leftovers, Sweep};
 use crate::thread::{Actor, spawn_actor, tell};
 use crate::time::Now;
 use crate::watch::{Watcher, watcher};
@@ -306,12 +298,8 @@ impl Daemon {
         drop(self.router);
         join(self.threads.router);
         // Containers go while delivery still reads their last words.
-        let on_stop = match containers {
-            ContainersAtStop::LeaveRunning => OnStop::LeaveRunning,
-            ContainersAtStop::Stop => OnStop::StopContainers { until: until - FOR_THE_OTHERS },
-        };
-        let sweep_told = self.sweep.send_deadline(sweep::Event::Stop(on_stop), until).is_ok();
-        if sweep_told {
+        let containers_until = (containers == ContainersAtStop::Stop).then(|| until - FOR_THE_OTHERS);
+        if self.sweep.send_deadline(sweep::Event::Stop { containers_until }, until).is_ok() {
             join(self.threads.sweep);
         }
         if containers == ContainersAtStop::Stop {

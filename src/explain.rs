@@ -56,12 +56,10 @@ impl Finding {
 pub fn past(store: &Store, home: &Home, room: Room, id: &str, now: Timestamp) -> Result<Vec<Finding>> {
     let mut past = Past { store, home, room, now, findings: Vec::new() };
     for decision in store.decisions_about(id)? {
-        let known = || Why::parse(&decision.reason).map(|why| why.sentence().to_owned());
-        let detail = decision.detail.clone().or_else(known).unwrap_or_default();
         past.findings.push(Finding {
             agent: decision.agent_group_id,
             at: Some(format_utc(decision.at)),
-            ..Finding::new(&decision.reason, detail)
+            ..Finding::new(&decision.reason, decision.detail.unwrap_or_default())
         });
     }
     for session in store.sessions()? {

@@ -14,7 +14,7 @@ use signal_hook::iterator::Signals;
 use super::{RunArgs, SweepArgs};
 use crate::config::Settings;
 use crate::daemon::{ContainersAtStop, Daemon, Mode, Signal};
-use crate::home::{Home, LockError};
+use crate::home::{Held, Home};
 use crate::oneshot::{self, Cycle};
 use crate::thread::spawn_worker;
 
@@ -74,11 +74,9 @@ fn prepare(home: &Home, shown: LevelFilter) -> Result<(Settings, Receiver<Signal
 
 /// A home that somebody else holds has an exit code of its own.
 fn held(e: anyhow::Error) -> Result<ExitCode> {
-    match e.downcast_ref() {
-        Some(LockError::Held { .. }) => {
-            eprintln!("error: {e:#}");
-            Ok(ExitCode::from(super::HELD))
-        }
-        _ => Err(e),
+    if !e.is::<Held>() {
+        return Err(e);
     }
+    eprintln!("error: {e:#}");
+    Ok(ExitCode::from(super::HELD))
 }

@@ -15,7 +15,7 @@ use serde_json::Value;
 
 use super::mounts;
 use super::skills::{self, Skill};
-use super::spec::{AGENT_HOME, Access, GATEWAY_DIR, Mount, Network, Spec, User};
+use super::spec::{AGENT_HOME, Access, GATEWAY_DIR, MAX_PROCESSES, Mount, Network, Spec, User};
 use crate::config::Settings;
 use crate::destinations;
 use crate::home::Home;
@@ -96,6 +96,7 @@ pub fn prepare(
         secret_env: vec![(TOKEN_VARIABLE.into(), token.to_owned())],
         memory: own.memory.clone().unwrap_or_else(|| settings.containers.memory.clone()),
         cpus: own.cpus.clone(),
+        pids: own.pids.unwrap_or(MAX_PROCESSES),
         network: match own.network {
             Some(NetworkMode::None) => Network::None,
             Some(NetworkMode::Bridge) | None => Network::Bridge,
@@ -253,6 +254,23 @@ mod tests {
         assert_eq!(instructions(&home, &settings, &group("g"), &skills).unwrap(), "Base.\n\nTone.\n\nOwn.\n");
         assert_eq!(instructions(&home, &settings, &group("other"), &[]).unwrap(), "Base.\n");
         assert!(instructions(&home, &settings, &group("../g"), &[]).is_err());
+    }
+
+    #[test]
+    fn the_limits_of_a_group_count() {
+        let (_tmp, home, settings) = world();
+        let store = Store::open(&home.store(), jiff::Timestamp::UNIX_EPOCH).unwrap();
+        store.create_agent_group(&group("g")).unwrap();
+        let session = Session::new("s", "g", None, None, jiff::Timestamp::UNIX_EPOCH);
+        let limits = |pids, memory: Option<&str>| {
+            let memory = memory.map(str::to_owned);
+            let own = store::ContainerConfig { pids, memory, ..store.container_config("g").unwrap() };
+            store.put_container_config(&own).unwrap();
+            let spec = prepare(&store, &home, &settings, &session, "c", "token").unwrap();
+            (spec.pids, spec.memory)
+        };
+        assert_eq!(limits(None, None), (MAX_PROCESSES, settings.containers.memory.clone()));
+        assert_eq!(limits(Some(64), Some("99m")), (64, "99m".to_owned()));
     }
 
     #[test]

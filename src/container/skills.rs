@@ -101,7 +101,10 @@ mod tests {
         let tmp = folder();
         let skills = chosen(tmp.path(), &Skills::All, "main").unwrap();
         assert_eq!(names(&skills), ["maps", "tone"]);
-        assert_eq!(skills.into_iter().map(|skill| skill.fragment).collect::<Vec<_>>(), [None, Some("## Tone\n\nBe brief.\n".into())]);
+        assert_eq!(
+            skills.into_iter().map(|skill| skill.fragment).collect::<Vec<_>>(),
+            [None, Some("## Tone\n\nBe brief.\n".into())]
+        );
     }
 
     #[test]

@@ -19,8 +19,8 @@ pub const SESSION_LABEL: &str = "nanoclaw.session";
 
 /// Largest file a container may write. bytes
 const MAX_FILE_BYTES: u64 = 2 << 30;
-/// Most processes and threads in a container.
-const MAX_PROCESSES: u32 = 512;
+/// Most processes and threads in a container of a group that says nothing else.
+pub const MAX_PROCESSES: u32 = 512;
 /// Largest file system in memory. bytes
 const TMPFS_BYTES: u64 = 256 << 20;
 
@@ -40,6 +40,8 @@ pub struct Spec {
     /// As docker takes it.
     pub memory: String,
     pub cpus: Option<String>,
+    /// Most processes and threads.
+    pub pids: u32,
     pub network: Network,
 }
 
@@ -121,7 +123,7 @@ impl Spec {
         add(&["--label", &format!("{SESSION_LABEL}={}", self.session_id)]);
         add(&["--user", &format!("{}:{}", self.user.uid, self.user.gid)]);
         add(&["--cap-drop", "ALL", "--security-opt", "no-new-privileges", "--read-only"]);
-        add(&["--pids-limit", &MAX_PROCESSES.to_string()]);
+        add(&["--pids-limit", &self.pids.to_string()]);
         // Swap beyond the limit would wear out an SD card.
         add(&["--memory", &self.memory, "--memory-swap", &self.memory]);
         if let Some(cpus) = &self.cpus {
@@ -176,6 +178,7 @@ mod tests {
             secret_env: vec![("NANOCLAW_GATEWAY_TOKEN".into(), "t0ken".into())],
             memory: "512m".into(),
             cpus: None,
+            pids: 99,
             network: Network::Bridge,
         }
     }
@@ -189,7 +192,7 @@ mod tests {
             "--cap-drop ALL",
             "--security-opt no-new-privileges",
             "--read-only",
-            "--pids-limit 512",
+            "--pids-limit 99",
             "--memory 512m --memory-swap 512m",
             "--log-opt max-size=1m",
             "--label nanoclaw.install=abc --label nanoclaw.session=s1",

@@ -6,7 +6,6 @@ use std::fmt;
 
 use rusqlite::ffi;
 
-use super::Dependent;
 use super::table::Row;
 
 pub type Result<T, E = StoreError> = std::result::Result<T, E>;
@@ -17,8 +16,6 @@ pub enum StoreError {
     NotFound { noun: &'static str, id: String },
     /// Another row has what must be unique: the id or, such as `agent_groups.folder`, what is `taken`.
     Conflict { noun: &'static str, id: String, taken: String },
-    /// It is not deleted because of what depends on it.
-    InUse { noun: &'static str, id: String, by: Vec<Dependent> },
     /// The row breaks a rule of its table.
     Invalid { noun: &'static str, id: String, problem: String },
     /// A stored value is none that this version knows.
@@ -74,10 +71,6 @@ impl fmt::Display for StoreError {
         match self {
             StoreError::NotFound { noun, id } => write!(f, "there is no {noun} `{id}`"),
             StoreError::Conflict { noun, id, taken } => write!(f, "{noun} `{id}`: already taken ({taken})"),
-            StoreError::InUse { noun, id, by } => {
-                let by: Vec<_> = by.iter().map(Dependent::to_string).collect();
-                write!(f, "{noun} `{id}` is in use by {}", by.join(", "))
-            }
             StoreError::Invalid { noun, id, problem } => write!(f, "{noun} `{id}`: {problem}"),
             StoreError::Corrupt { table, row, column, problem } => {
                 write!(f, "table {table}, row `{row}`, column {column}: {problem}")

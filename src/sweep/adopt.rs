@@ -56,6 +56,9 @@ impl Actor {
             }
         };
         let runs = self.parts.store.open_container_runs()?;
+        // A session that was deleted meanwhile has no run any more, and its slot would take up a place for good.
+        let known = |session_id: &String| runs.iter().any(|run| run.session_id == *session_id);
+        self.slots.retain(|session_id, slot| !matches!(slot.phase, Phase::Unknown) || known(session_id));
         let wait = std::mem::replace(&mut self.find_wait, FIND_RETRY);
         self.find_again = None;
         for run in runs {

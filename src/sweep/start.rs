@@ -10,7 +10,7 @@ use super::decide::{self, Next, Room, Wait};
 use super::fault::{FaultKind, StartFault};
 use super::progress::Progress;
 use super::{Actor, Event, Exit, MEMORY_AGAIN, Phase, Proof, Run, Slot, TELL_WAITING, Waiting};
-use crate::container::docker::{Leftover, Life, StartFailed, Started};
+use crate::container::docker::{Leftover, Life, Started};
 use crate::container::prepare;
 use crate::delivery;
 use crate::id::{new_id, new_secret};
@@ -21,13 +21,6 @@ use crate::time::Now;
 
 /// Longest wait after an engine that did not answer: it comes back as a whole, and soon.
 const MAX_ENGINE_BACKOFF: Duration = Duration::from_secs(30);
-
-/// Why the worker that was to start a container failed.
-#[derive(Debug)]
-pub struct StartProblem {
-    pub fault: StartFault,
-    pub leftover: Leftover,
-}
 
 impl Actor {
     pub(super) fn wake(&mut self, session_id: &str, reason: StartReason) {
@@ -145,10 +138,9 @@ impl Actor {
         let (docker, settings) = (self.parts.docker.clone(), self.parts.settings.clone());
         let (me, run_id) = (self.parts.me.clone(), run.id.clone());
         let worker = spawn_worker("docker-run", move || {
-            let result = docker.start(&spec).map_err(|StartFailed { error, leftover }| StartProblem {
-                fault: StartFault::diagnose(&docker, &settings, &spec.image, error),
-                leftover,
-            });
+            let result = docker
+                .start(&spec)
+                .map_err(|(error, leftover)| (StartFault::diagnose(&docker, &settings, &spec.image, error), leftover));
             tell(&me, Event::Started { run_id, result });
         });
         match worker {
@@ -180,7 +172,7 @@ impl Actor {
         tell(&self.parts.delivery, delivery::Event::Live { session_id: session_id.clone() });
     }
 
-    pub(super) fn started(&mut self, run_id: &str, result: Result<Started, StartProblem>) -> Result<()> {
+    pub(super) fn started(&mut self, run_id: &str, result: Result<Started, (StartFault, Leftover)>) -> Result<()> {
         let Some(session_id) = self.session_of(run_id) else { return Ok(()) };
         let heartbeat = self.heartbeat_of(&session_id);
         let slot = self.slot(&session_id);
@@ -215,7 +207,7 @@ impl Actor {
                 }
                 self.clear_faults(&session_id, FaultKind::Start)
             }
-            Err(StartProblem { fault, leftover }) => {
+            Err((fault, leftover)) => {
                 self.no_container(&session_id);
                 if leftover == Leftover::Possible {
                     self.reconcile_again();
