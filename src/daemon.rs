@@ -35,7 +35,7 @@ use crate::service::{Manager, State};
 use crate::setup;
 use crate::store::Store;
 use crate::sweep::clock::{self, Clock};
-use crate::sweep::{self, Leftovers, Sweep};
+use crate::sweep::{self, Sweep};
 use crate::thread::{Actor, spawn_actor, tell};
 use crate::time::Now;
 use crate::watch::{Watcher, watcher};
@@ -165,10 +165,7 @@ impl Daemon {
             home: Arc::clone(&home),
             settings: Arc::clone(&settings),
             docker: Docker::new(&settings.containers.docker),
-            leftovers: match mode {
-                Mode::Daemon => Leftovers::All,
-                Mode::Once => Leftovers::Recorded,
-            },
+            mode,
             watcher: watcher.clone(),
             clock,
             delivery: delivery_tx.clone(),

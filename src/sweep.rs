@@ -43,6 +43,7 @@ use serde_json::json;
 
 use crate::config::Settings;
 use crate::container::docker::{Docker, DockerError, Inspected, Leftover, Life, Started};
+use crate::daemon::Mode;
 use crate::delivery::{self, queue::backoff};
 use crate::home::Home;
 use crate::oneshot::{Barrier, Gate};
@@ -114,15 +115,6 @@ pub enum Event {
     Stop { containers_until: Option<Instant> },
 }
 
-/// Which containers of an earlier life are looked for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Leftovers {
-    /// All of this install.
-    All,
-    /// None, when the store knows of none: that costs no question to the engine.
-    Recorded,
-}
-
 /// How a container ended, as far as the engine could say.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Exit {
@@ -141,7 +133,8 @@ pub struct Sweep {
     pub home: Arc<Home>,
     pub settings: Arc<Settings>,
     pub docker: Docker,
-    pub leftovers: Leftovers,
+    /// In a cycle the engine is not asked for containers of an earlier life while the store knows of none.
+    pub mode: Mode,
     pub watcher: Watcher,
     pub clock: Clock,
     pub delivery: Sender<delivery::Event>,

@@ -15,7 +15,7 @@ use serde_json::Value;
 
 use super::mounts;
 use super::skills::{self, Skill};
-use super::spec::{AGENT_HOME, Access, GATEWAY_DIR, MAX_PROCESSES, Mount, Network, Spec, User};
+use super::spec::{AGENT_HOME, Access, GATEWAY_DIR, MAX_PROCESSES, Mount, Spec, User};
 use crate::config::Settings;
 use crate::destinations;
 use crate::home::Home;
@@ -97,10 +97,7 @@ pub fn prepare(
         memory: own.memory.clone().unwrap_or_else(|| settings.containers.memory.clone()),
         cpus: own.cpus.clone(),
         pids: own.pids.unwrap_or(MAX_PROCESSES),
-        network: match own.network {
-            Some(NetworkMode::None) => Network::None,
-            Some(NetworkMode::Bridge) | None => Network::Bridge,
-        },
+        network: own.network.unwrap_or(NetworkMode::Bridge),
     })
 }
 

@@ -5,6 +5,8 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::store::NetworkMode;
+
 /// Where the runner lies in a container.
 pub const RUNNER: &str = "/app/nanoclaw-runner";
 /// Where the gateway's socket folder lies in a container.
@@ -42,7 +44,7 @@ pub struct Spec {
     pub cpus: Option<String>,
     /// Most processes and threads.
     pub pids: u32,
-    pub network: Network,
+    pub network: NetworkMode,
 }
 
 /// Numeric user and group inside the container, and of what it may write on the host.
@@ -61,15 +63,6 @@ impl User {
     pub fn for_host(uid: u32, gid: u32) -> User {
         if uid == 0 { User::DEDICATED } else { User { uid, gid } }
     }
-}
-
-/// What a container reaches besides its mounts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Network {
-    /// The internet, through the engine's default bridge.
-    Bridge,
-    /// Nothing; its model is still reached through the gateway's socket.
-    None,
 }
 
 /// A folder or file of the host in a container.
@@ -131,13 +124,7 @@ impl Spec {
         }
         add(&["--ulimit", &format!("fsize={MAX_FILE_BYTES}:{MAX_FILE_BYTES}"), "--ulimit", "core=0:0"]);
         add(&["--log-driver", "json-file", "--log-opt", "max-size=1m", "--log-opt", "max-file=2"]);
-        add(&[
-            "--network",
-            match self.network {
-                Network::Bridge => "bridge",
-                Network::None => "none",
-            },
-        ]);
+        add(&["--network", self.network.as_str()]);
         for folder in ["/tmp", AGENT_HOME] {
             let User { uid, gid } = self.user;
             add(&[
@@ -179,7 +166,7 @@ mod tests {
             memory: "512m".into(),
             cpus: None,
             pids: 99,
-            network: Network::Bridge,
+            network: NetworkMode::Bridge,
         }
     }
 

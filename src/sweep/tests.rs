@@ -41,7 +41,7 @@ impl World {
             home,
             settings: Arc::new(settings),
             docker: Docker::new(program.to_str().unwrap()),
-            leftovers: Leftovers::Recorded,
+            mode: Mode::Once,
             watcher,
             clock: Clock::new(None, Now::read(), Duration::MAX, || true),
             delivery,
