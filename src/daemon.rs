@@ -38,7 +38,7 @@ use crate::sweep::clock::{self, Clock};
 use crate::sweep::{self, Sweep};
 use crate::thread::{Actor, spawn_actor, tell};
 use crate::time::Now;
-use crate::watch::{Watcher, watcher};
+use crate::watch::{self, Watcher, watcher};
 
 /// Events that wait for an actor. A burst of messages is one event, so this is plenty.
 const ACTOR_QUEUE: usize = 1_024;
@@ -141,7 +141,7 @@ impl Daemon {
         let (sweep_tx, sweep_rx) = bounded(ACTOR_QUEUE);
         let stop_polling = Stop::new()?;
         let manager = Manager::from_env();
-        let tick = manager.watchdog().map(|limit| limit / WATCHDOG_TICKS);
+        let tick = manager.watchdog.map(|limit| limit / WATCHDOG_TICKS);
         let actor = |name, body: Box<dyn FnOnce() + Send>| {
             spawn_actor(name, ended_tx.clone(), tick, body).with_context(|| format!("cannot start the thread {name}"))
         };
@@ -234,7 +234,7 @@ impl Daemon {
     /// Runs until told to stop, or until a thread ends that should not.
     /// An error is a thread that ended early: the process should end with a failure and be started again.
     pub fn run(mut self, signals: &Receiver<Signal>, containers: ContainersAtStop) -> Result<()> {
-        let tick = self.manager.watchdog().map(|limit| limit / WATCHDOG_TICKS);
+        let tick = self.manager.watchdog.map(|limit| limit / WATCHDOG_TICKS);
         let ticks = tick.map_or_else(never, |tick| crossbeam_channel::tick(tick * TELL_TICKS));
         self.manager.tell(State::Ready);
         loop {
@@ -261,7 +261,7 @@ impl Daemon {
         let silent = self.threads.all().find(|actor| actor.silence() > max_silence);
         match silent {
             None => self.manager.tell(State::Alive),
-            Some(actor) => log::error!("A thread hangs thread={} silent_s={}", actor.name(), actor.silence().as_secs()),
+            Some(actor) => log::error!("A thread hangs thread={} silent_s={}", actor.name, actor.silence().as_secs()),
         }
     }
 
@@ -310,7 +310,7 @@ impl Daemon {
             join(self.threads.delivery);
         }
         self.threads.senders.into_iter().for_each(&mut join);
-        self.watcher.stop();
+        self.watcher.send(watch::Command::Stop);
         join(self.threads.watcher);
         if late.is_empty() { Ok(()) } else { bail!("these threads did not end in time: {}", late.join(", ")) }
     }

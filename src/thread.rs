@@ -20,7 +20,7 @@ const STACK_BYTES: usize = 512 * 1024;
 /// A running thread.
 #[derive(Debug)]
 pub struct Actor {
-    name: &'static str,
+    pub name: &'static str,
     handle: JoinHandle<()>,
     done: Receiver<()>,
     pulse: Pulse,
@@ -107,10 +107,6 @@ pub fn spawn_worker(name: &str, body: impl FnOnce() + Send + 'static) -> std::io
 }
 
 impl Actor {
-    pub fn name(&self) -> &'static str {
-        self.name
-    }
-
     /// How long it has not turned.
     pub fn silence(&self) -> Duration {
         let last_ms = self.pulse.last_ms.load(Ordering::Relaxed);

@@ -139,7 +139,7 @@ fn render_config(
     })
 }
 
-/// The shared base, what the chosen skills say of themselves, then the owner's instructions for
+/// The shared base, what the chosen skills want to be known always, then the owner's instructions for
 /// this group, which have the last word.
 fn instructions(home: &Home, settings: &Settings, group: &AgentGroup, skills: &[Skill]) -> Result<String> {
     store::validate_folder(&group.folder)?;

@@ -49,7 +49,8 @@ pub struct Books {
     looked: Option<Stamp>,
     /// When to look again after a look that could not be finished.
     pub look_again: Option<Instant>,
-    faults: u32,
+    /// Looks in a row that failed.
+    pub faults: u32,
     flush_faults: u32,
     /// When to write again what could not be written.
     pub flush_again: Option<Instant>,
@@ -376,10 +377,6 @@ impl Books {
     pub fn look_succeeded(&mut self) -> u32 {
         self.look_again = None;
         std::mem::take(&mut self.faults)
-    }
-
-    pub fn faults(&self) -> u32 {
-        self.faults
     }
 
     /// The stamp under which nothing is left to do, once these books are quiet.

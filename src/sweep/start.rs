@@ -18,6 +18,7 @@ use crate::memory;
 use crate::store::{ContainerRun, ContainerStatus, EndReason, GatewayToken, Session, StartReason, StoreError};
 use crate::thread::{spawn_worker, tell};
 use crate::time::Now;
+use crate::watch::Command;
 
 /// Longest wait after an engine that did not answer: it comes back as a whole, and soon.
 const MAX_ENGINE_BACKOFF: Duration = Duration::from_secs(30);
@@ -156,7 +157,7 @@ impl Actor {
 
     /// What was watched for a start that came to nothing is watched no more.
     fn no_container(&self, session_id: &str) {
-        self.parts.watcher.forget_session(session_id);
+        self.parts.watcher.send(Command::ForgetSession { session_id: session_id.to_owned() });
         tell(&self.parts.delivery, delivery::Event::Gone { session_id: session_id.to_owned() });
     }
 
@@ -165,7 +166,7 @@ impl Actor {
         let session_id = &session.id;
         let out = self.parts.home.session(&session.agent_group_id, session_id).out();
         match DirWatch::new(&out) {
-            Ok(watch) => self.parts.watcher.session(session_id, watch),
+            Ok(watch) => self.parts.watcher.send(Command::Session { session_id: session_id.clone(), watch }),
             // Delivery's own poll still finds what is written.
             Err(e) => log::warn!("No notifications for a session session={session_id} error={e}"),
         }
@@ -194,7 +195,9 @@ impl Actor {
                 // Says again what it has claimed: while it started, that was a predecessor's.
                 tell(&self.parts.delivery, delivery::Event::Live { session_id: session_id.clone() });
                 match life {
-                    Life::Pidfd(pidfd) => self.parts.watcher.process(run_id, pidfd),
+                    Life::Pidfd(pidfd) => {
+                        self.parts.watcher.send(Command::Process { run_id: run_id.to_owned(), pidfd })
+                    }
                     Life::AskEngine => {}
                     Life::Over => self.died(run_id)?,
                 }
