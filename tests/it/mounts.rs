@@ -121,7 +121,7 @@ fn instructions_skills_and_memory_reach_the_agent() {
     let container = host.container();
     assert_eq!(inside(&container, "cat /workspace/CLAUDE.md"), composed);
     let request = api.request();
-    let system = request.body["system"].as_str().unwrap();
+    let system = request.body["system"][0]["text"].as_str().unwrap();
     assert!(system.starts_with(composed), "{system}");
     assert_eq!(system.matches("Find the way.").count(), 1, "{system}");
     assert!(system.contains("Ann likes tea.") && !system.contains("Nobody chose this."), "{system}");
@@ -148,7 +148,7 @@ fn instructions_skills_and_memory_reach_the_agent() {
     assert_eq!(memory, "Ann likes coffee.\n");
     host.chat("what do I like?");
     let request = api.request();
-    let system = request.body["system"].as_str().unwrap();
+    let system = request.body["system"][0]["text"].as_str().unwrap();
     assert!(system.contains("Ann likes coffee.") && !system.contains("Ann likes tea."), "{system}");
     assert_eq!(host.events().started(1).len(), 1, "in the same container");
     host.assert_no_complaint();
