@@ -81,9 +81,6 @@ trait Verbs: Subcommand + Default {
 }
 
 /// Runs a command and prints what it came to.
-///
-/// # Errors
-/// What was wrong with the command, or the store's.
 pub fn run(home: &Home, store: Store, command: Command, out: &mut dyn Write) -> Result<()> {
     let admin = Admin { home, store, now: crate::time::now() };
     match command {

@@ -30,9 +30,7 @@ pub trait Inbound: Send {
     fn account(&self) -> String;
 
     /// Waits for messages after `cursor`, until there are some, `stop` says so or its limit is over.
-    ///
-    /// # Errors
-    /// [`PollError`]; the poller backs off and polls again, or gives the channel up.
+    /// On an error the poller backs off and polls again, or gives the channel up.
     fn poll(&mut self, cursor: Option<&str>, stop: &Stop) -> Result<Polled, PollError>;
 
     /// Every message of the last poll is on disk.
@@ -263,8 +261,6 @@ pub struct Stop {
 }
 
 impl Stop {
-    /// # Errors
-    /// No descriptor left.
     pub fn new() -> std::io::Result<Stop> {
         use rustix::event::{EventfdFlags, eventfd};
         let event = eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC)?;
@@ -287,9 +283,6 @@ impl Stop {
     }
 
     /// Waits until told to stop, at most `limit`; true when told.
-    ///
-    /// # Errors
-    /// poll(2)'s.
     pub fn wait(&self, limit: Duration) -> std::io::Result<bool> {
         crate::watch::wait_readable(&*self.event, limit)
     }

@@ -15,6 +15,7 @@ use std::ffi::OsString;
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use clap::{Args, Parser, Subcommand};
@@ -22,7 +23,9 @@ use rustix::fs::{Access, access};
 use serde::Serialize;
 
 use crate::admin;
+use crate::daemon::ContainersAtStop;
 use crate::home::Home;
+use crate::import::Mode;
 use crate::store::{Store, StoreError};
 
 pub use crate::process::{BrokenPipe, on_broken_pipe};
@@ -50,12 +53,20 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run the daemon in the foreground; prints one line "ready ..." when it takes messages
-    Run(RunArgs),
+    Run {
+        /// Stop the containers too when the daemon stops, instead of leaving them to the next start
+        #[arg(long)]
+        stop_containers: bool,
+    },
     /// One full cycle without a daemon, for cron: take messages, start what is due, deliver, stop
     ///
     /// Says nothing when there is nothing to do. Exits with 0 when everything is done, 3 when a daemon or another
     /// sweep holds the home (nothing is done then), 4 when the time was up with work left for the next one.
-    Sweep(SweepArgs),
+    Sweep {
+        /// How long to wait for answers
+        #[arg(long, value_name = "SECONDS", default_value_t = 120, value_parser = clap::value_parser!(u64).range(..=86_400))]
+        wait: u64,
+    },
     /// Talk to your agent: send TEXT (or stdin) and print the answer, or chat on a terminal
     ///
     /// Exits with 0 when the turn is over, 4 when there was no answer in time.
@@ -75,26 +86,20 @@ enum Command {
     /// Take over an existing NanoClaw v2 install: its database, sessions and groups
     ///
     /// Nothing in DIR is changed. All or nothing: while a row is refused, nothing is imported (exit 1).
-    Import(ImportArgs),
+    Import {
+        /// The folder of the old install, with `data/v2.db` in it
+        dir: PathBuf,
+        /// Only show what an import would do
+        #[arg(long)]
+        dry_run: bool,
+        #[command(flatten)]
+        json: JsonArgs,
+    },
     /// Let systemd run it: a system unit for root, else a unit of your own
     #[command(subcommand)]
     Service(ServiceCommand),
     #[command(flatten)]
     Admin(admin::Command),
-}
-
-#[derive(Debug, Args)]
-struct RunArgs {
-    /// Stop the containers too when the daemon stops, instead of leaving them to the next start
-    #[arg(long)]
-    stop_containers: bool,
-}
-
-#[derive(Debug, Args)]
-struct SweepArgs {
-    /// How long to wait for answers
-    #[arg(long, value_name = "SECONDS", default_value_t = 120, value_parser = clap::value_parser!(u64).range(..=86_400))]
-    wait: u64,
 }
 
 #[derive(Debug, Subcommand)]
@@ -182,17 +187,6 @@ struct LogsArgs {
 }
 
 #[derive(Debug, Args)]
-struct ImportArgs {
-    /// The folder of the old install, with `data/v2.db` in it
-    dir: PathBuf,
-    /// Only show what an import would do
-    #[arg(long)]
-    dry_run: bool,
-    #[command(flatten)]
-    json: JsonArgs,
-}
-
-#[derive(Debug, Args)]
 struct InitArgs {
     /// Ask nothing, take the defaults
     #[arg(long)]
@@ -212,9 +206,6 @@ impl JsonArgs {
 }
 
 /// Reads the arguments and runs the command; what administration prints goes to `out`.
-///
-/// # Errors
-/// What the command says.
 pub fn main(args: impl IntoIterator<Item = OsString>, out: &mut dyn Write) -> Result<ExitCode> {
     let cli = match Cli::try_parse_from(args) {
         Ok(cli) => cli,
@@ -224,19 +215,21 @@ pub fn main(args: impl IntoIterator<Item = OsString>, out: &mut dyn Write) -> Re
         }
     };
     let home = Home::locate(cli.home.as_deref())?;
-    if matches!(cli.command, Command::Run(_) | Command::Sweep(_) | Command::Chat(_)) {
+    if matches!(cli.command, Command::Run { .. } | Command::Sweep { .. } | Command::Chat(_)) {
         on_broken_pipe(BrokenPipe::IsAnError);
     }
     match cli.command {
-        Command::Run(args) => run::run(home, &args),
-        Command::Sweep(args) => run::sweep(home, &args),
+        Command::Run { stop_containers: true } => run::run(home, ContainersAtStop::Stop),
+        Command::Run { stop_containers: false } => run::run(home, ContainersAtStop::LeaveRunning),
+        Command::Sweep { wait } => run::sweep(home, Duration::from_secs(wait)),
         Command::Chat(args) => chat::run(&home, &args),
         Command::Status(args) => status::run(&home, &args),
         Command::Doctor(args) => doctor::run(&home, &args),
         Command::Explain(args) => explain::run(&home, &args),
         Command::Logs(args) => logs::run(&home, &args),
         Command::Init(args) => init::run(&home, &args),
-        Command::Import(args) => import::run(&home, &args),
+        Command::Import { dir, dry_run: true, json } => import::run(&home, &dir, Mode::DryRun, &json),
+        Command::Import { dir, dry_run: false, json } => import::run(&home, &dir, Mode::Real, &json),
         Command::Service(command) => service::run(&home, &command),
         Command::Admin(command) => admin::run(&home, open_store(&home)?, command, out).map(|()| ExitCode::SUCCESS),
     }

@@ -180,9 +180,6 @@ impl Raw {
 
 impl Settings {
     /// Reads and checks everything.
-    ///
-    /// # Errors
-    /// The first wrong value, named; or `.env` cannot be read.
     pub fn load(home: &Home) -> Result<Settings> {
         Settings::from_raw(&Raw {
             file: read_env_file(&home.env_file())?,

@@ -1,15 +1,7 @@
 //! The daemon: who talks to whom. Every channel between threads is made here, every long-lived
 //! thread is started here, and all of them are stopped here, in order.
 //!
-//! ```text
-//! poller ──Batch──► router ──Wake──► sweep ◄──Died── watcher
-//!    └──Ready──────────┐              │  ▲              │
-//!                      ▼    Live/Dead ▼  │ Drained      │ Changed
-//!             sender ◄──────────── delivery ◄───────────┘
-//!                └──────Outcome──────▲
-//! ```
-//!
-//! The router also tells delivery what the host itself has to say.
+//! docs/ARCHITECTURE.md draws them. The router also tells delivery what the host itself has to say.
 //!
 //! Sends go along the arrows and block when a queue is full, but for those of delivery, which
 //! never block: so there is no cycle in which everybody waits. (The sweep also tells the watcher
@@ -43,10 +35,10 @@ use crate::service::{Manager, State};
 use crate::setup;
 use crate::store::Store;
 use crate::sweep::clock::{self, Clock};
-use crate::sweep::{self, Leftovers, OnStop, Sweep};
+use crate::sweep::{self, Sweep};
 use crate::thread::{Actor, spawn_actor, tell};
 use crate::time::Now;
-use crate::watch::{Watcher, watcher};
+use crate::watch::{self, Watcher, watcher};
 
 /// Events that wait for an actor. A burst of messages is one event, so this is plenty.
 const ACTOR_QUEUE: usize = 1_024;
@@ -126,9 +118,6 @@ impl Threads {
 
 impl Daemon {
     /// Takes the home and starts everything. When this returns, messages are taken.
-    ///
-    /// # Errors
-    /// What is wrong and what helps; nothing runs then.
     pub fn start(home: Home, settings: Settings, mode: Mode) -> Result<Daemon> {
         let lock = home.lock()?;
         let clock =
@@ -152,7 +141,7 @@ impl Daemon {
         let (sweep_tx, sweep_rx) = bounded(ACTOR_QUEUE);
         let stop_polling = Stop::new()?;
         let manager = Manager::from_env();
-        let tick = manager.watchdog().map(|limit| limit / WATCHDOG_TICKS);
+        let tick = manager.watchdog.map(|limit| limit / WATCHDOG_TICKS);
         let actor = |name, body: Box<dyn FnOnce() + Send>| {
             spawn_actor(name, ended_tx.clone(), tick, body).with_context(|| format!("cannot start the thread {name}"))
         };
@@ -176,10 +165,7 @@ impl Daemon {
             home: Arc::clone(&home),
             settings: Arc::clone(&settings),
             docker: Docker::new(&settings.containers.docker),
-            leftovers: match mode {
-                Mode::Daemon => Leftovers::All,
-                Mode::Once => Leftovers::Recorded,
-            },
+            mode,
             watcher: watcher.clone(),
             clock,
             delivery: delivery_tx.clone(),
@@ -246,11 +232,9 @@ impl Daemon {
     }
 
     /// Runs until told to stop, or until a thread ends that should not.
-    ///
-    /// # Errors
-    /// A thread ended early; the process should end with a failure and be started again.
+    /// An error is a thread that ended early: the process should end with a failure and be started again.
     pub fn run(mut self, signals: &Receiver<Signal>, containers: ContainersAtStop) -> Result<()> {
-        let tick = self.manager.watchdog().map(|limit| limit / WATCHDOG_TICKS);
+        let tick = self.manager.watchdog.map(|limit| limit / WATCHDOG_TICKS);
         let ticks = tick.map_or_else(never, |tick| crossbeam_channel::tick(tick * TELL_TICKS));
         self.manager.tell(State::Ready);
         loop {
@@ -277,7 +261,7 @@ impl Daemon {
         let silent = self.threads.all().find(|actor| actor.silence() > max_silence);
         match silent {
             None => self.manager.tell(State::Alive),
-            Some(actor) => log::error!("A thread hangs thread={} silent_s={}", actor.name(), actor.silence().as_secs()),
+            Some(actor) => log::error!("A thread hangs thread={} silent_s={}", actor.name, actor.silence().as_secs()),
         }
     }
 
@@ -300,9 +284,6 @@ impl Daemon {
     }
 
     /// Stops everything, in order.
-    ///
-    /// # Errors
-    /// The threads that did not end in time.
     pub fn stop(self, containers: ContainersAtStop) -> Result<()> {
         let until = Instant::now() + STOP_DEADLINE;
         let mut late = Vec::new();
@@ -314,12 +295,8 @@ impl Daemon {
         drop(self.router);
         join(self.threads.router);
         // Containers go while delivery still reads their last words.
-        let on_stop = match containers {
-            ContainersAtStop::LeaveRunning => OnStop::LeaveRunning,
-            ContainersAtStop::Stop => OnStop::StopContainers { until: until - FOR_THE_OTHERS },
-        };
-        let sweep_told = self.sweep.send_deadline(sweep::Event::Stop(on_stop), until).is_ok();
-        if sweep_told {
+        let containers_until = (containers == ContainersAtStop::Stop).then(|| until - FOR_THE_OTHERS);
+        if self.sweep.send_deadline(sweep::Event::Stop { containers_until }, until).is_ok() {
             join(self.threads.sweep);
         }
         if containers == ContainersAtStop::Stop {
@@ -333,7 +310,7 @@ impl Daemon {
             join(self.threads.delivery);
         }
         self.threads.senders.into_iter().for_each(&mut join);
-        self.watcher.stop();
+        self.watcher.send(watch::Command::Stop);
         join(self.threads.watcher);
         if late.is_empty() { Ok(()) } else { bail!("these threads did not end in time: {}", late.join(", ")) }
     }

@@ -231,7 +231,7 @@ impl Actor {
     /// Whether nothing is on its way, and nothing can be sent before `until`.
     fn is_quiet(&self, until: Instant) -> bool {
         // A file nobody writes any more and that cannot be read is for the next start.
-        let waits = |b: &Books| b.has_marks() || b.look_again.is_some() && (b.life != Life::None || b.faults() == 0);
+        let waits = |b: &Books| b.has_marks() || b.look_again.is_some() && (b.life != Life::None || b.faults == 0);
         self.for_sweep.is_empty()
             && self.postponed.is_empty()
             && self.host_marks.is_empty()

@@ -28,9 +28,6 @@ pub struct Changed<T> {
 /// Grants, revokes, renames or deletes: runs `work` in one transaction, then tells every live
 /// session of each agent to whom the destinations now read differently. Not to be called inside a
 /// transaction.
-///
-/// # Errors
-/// Those of `work`, and the store's; nothing is changed then.
 pub fn change<T>(store: &Store, home: &Home, work: impl FnOnce() -> Result<T>) -> Result<Changed<T>> {
     let (value, stale) = store.transaction(|| -> Result<_> {
         let before = of_every_group(store)?;
@@ -60,9 +57,6 @@ fn of_every_group(store: &Store) -> Result<BTreeMap<String, Vec<Destination>>> {
 }
 
 /// Writes into a session's inbound.db where it belongs and whom it may write to.
-///
-/// # Errors
-/// The store's and the file's.
 pub fn project(store: &Store, dir: &SessionDir, session: &Session) -> Result<()> {
     let routing = match own_chat(store, session)? {
         Some(chat) => chat.address(session.thread_id.as_deref()),
@@ -87,9 +81,6 @@ pub fn project(store: &Store, dir: &SessionDir, session: &Session) -> Result<()>
 
 /// The destinations of an agent group as its sessions see them. One whose target is gone is left
 /// out.
-///
-/// # Errors
-/// The store's.
 pub fn of_group(store: &Store, agent_group_id: &str) -> Result<Vec<Destination>> {
     let mut list = Vec::new();
     for row in store.destinations_of(agent_group_id)? {
@@ -117,9 +108,6 @@ fn found<T>(result: Result<T, StoreError>) -> Result<Option<T>, StoreError> {
 }
 
 /// The session's own chat, where there is one: what it may always answer to.
-///
-/// # Errors
-/// The store's.
 pub fn own_chat(store: &Store, session: &Session) -> Result<Option<Chat>> {
     let Some(id) = &session.messaging_group_id else { return Ok(None) };
     let chat = found(store.messaging_group(id))?;
@@ -127,9 +115,6 @@ pub fn own_chat(store: &Store, session: &Session) -> Result<Option<Chat>> {
 }
 
 /// The chats an agent may send to, beside a session's own.
-///
-/// # Errors
-/// The store's.
 pub fn chats_of_group(store: &Store, agent_group_id: &str) -> Result<HashMap<Chat, String>> {
     Ok(of_group(store, agent_group_id)?
         .into_iter()

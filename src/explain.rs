@@ -53,18 +53,13 @@ impl Finding {
 
 /// All that is known about a message that came, by its platform's id or the id of its row. Empty:
 /// it left no trace. `room` is what the machine allows; who runs is looked up.
-///
-/// # Errors
-/// The store's, or a session's file cannot be read.
 pub fn past(store: &Store, home: &Home, room: Room, id: &str, now: Timestamp) -> Result<Vec<Finding>> {
     let mut past = Past { store, home, room, now, findings: Vec::new() };
     for decision in store.decisions_about(id)? {
-        let known = || Why::parse(&decision.reason).map(|why| why.sentence().to_owned());
-        let detail = decision.detail.clone().or_else(known).unwrap_or_default();
         past.findings.push(Finding {
             agent: decision.agent_group_id,
             at: Some(format_utc(decision.at)),
-            ..Finding::new(&decision.reason, detail)
+            ..Finding::new(&decision.reason, decision.detail.unwrap_or_default())
         });
     }
     for session in store.sessions()? {
@@ -224,9 +219,6 @@ fn answers(home: &Home, session: &Session, inbound: &InboundDb, row_id: &str) ->
 }
 
 /// What the router would do with a message. Nothing is written.
-///
-/// # Errors
-/// The store's.
 pub fn dry_run(store: &Store, message: &InboundMessage) -> Result<Vec<Finding>> {
     let mut facts = Facts::new(store);
     let wired = facts.wired(&message.chat)?;

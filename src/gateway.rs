@@ -21,7 +21,7 @@ use anyhow::Result;
 use serde_json::json;
 
 use crate::channel::Stop;
-use crate::config::{Credential, GatewaySettings, Scheme};
+use crate::config::{Credential, GatewaySettings, Scheme, Upstream};
 use crate::home::listen;
 use crate::store::Store;
 use crate::thread::{self, spawn_worker};
@@ -58,9 +58,6 @@ struct Shared {
 
 impl Gateway {
     /// Opens the socket in `folder`.
-    ///
-    /// # Errors
-    /// The socket cannot be made.
     pub fn open(folder: &Path, store: &Path, settings: GatewaySettings) -> Result<Gateway> {
         // Any container user may connect; who asks is decided by the token. The home is closed to
         // everyone else.
@@ -146,7 +143,7 @@ impl Shared {
     }
 
     fn answer(&self, session_id: &str, request: &Request, stream: &mut UnixStream) -> io::Result<()> {
-        let Some(Route { provider, url, credential }) = self.route(request) else {
+        let Some((provider, upstream, path)) = self.route(request) else {
             let why = "the gateway passes on POST /v1/messages and /v1/chat/completions only";
             return refuse(stream, request, 404, "not_found_error", why);
         };
@@ -154,9 +151,9 @@ impl Shared {
             let why = format!("no model key is set: put {missing} into .env and restart nanoclaw");
             return refuse(stream, request, 401, "authentication_error", &why);
         }
-        let headers = onward_headers(request, credential);
-        let onward =
-            headers.into_iter().fold(self.agent.post(&url), |onward, (name, value)| onward.header(name, value));
+        let headers = onward_headers(request, upstream.credential.as_ref());
+        let onward = self.agent.post(format!("{}{path}", upstream.base_url));
+        let onward = headers.into_iter().fold(onward, |onward, (name, value)| onward.header(name, value));
         match onward.send(&request.body[..]) {
             Ok(response) => {
                 log::debug!("Model request session={session_id} status={}", response.status().as_u16());
@@ -169,18 +166,17 @@ impl Shared {
         }
     }
 
-    /// Where a request goes. To the letter: a path that only begins like one of these could be
-    /// normalised into another one, with the owner's key.
-    fn route(&self, request: &Request) -> Option<Route<'_>> {
+    /// The provider of a request, its API, and the path there. To the letter: a path that only begins like one
+    /// of these could be normalised into another one, with the owner's key.
+    fn route<'r>(&'r self, request: &'r Request) -> Option<(&'static str, &'r Upstream, &'r str)> {
         let GatewaySettings { anthropic, openai } = &self.settings;
         let path = request.path.as_str();
-        let (provider, upstream, path) = match path.strip_suffix("?beta=true").unwrap_or(path) {
-            "/v1/messages" | "/v1/messages/count_tokens" => ("anthropic", anthropic, path),
-            "/v1/chat/completions" => ("openai", openai, "/chat/completions"),
-            _ => return None,
-        };
-        let url = format!("{}{path}", upstream.base_url);
-        (request.method == "POST").then_some(Route { provider, url, credential: upstream.credential.as_ref() })
+        match path.strip_suffix("?beta=true").unwrap_or(path) {
+            _ if request.method != "POST" => None,
+            "/v1/messages" | "/v1/messages/count_tokens" => Some(("anthropic", anthropic, path)),
+            "/v1/chat/completions" => Some(("openai", openai, "/chat/completions")),
+            _ => None,
+        }
     }
 
     fn session_of(&self, request: &Request) -> crate::store::Result<Option<String>> {
@@ -190,13 +186,6 @@ impl Shared {
         let store = Store::open_read_only(&self.store)?;
         Ok(store.find_gateway_token(token)?.map(|found| found.session_id))
     }
-}
-
-/// Where a request goes, and what with.
-struct Route<'g> {
-    provider: &'static str,
-    url: String,
-    credential: Option<&'g Credential>,
 }
 
 /// The headers of a request that mean something to the model's API, and the credential. Everything

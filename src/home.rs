@@ -41,9 +41,6 @@ pub struct Home {
 
 impl Home {
     /// The home at `--home`, else `$NANOCLAW_HOME`, else `~/.nanoclaw`.
-    ///
-    /// # Errors
-    /// None of them is known.
     pub fn locate(flag: Option<&Path>) -> Result<Home> {
         let root = match flag {
             Some(path) => path.to_owned(),
@@ -61,9 +58,6 @@ impl Home {
     }
 
     /// Creates the folders that are missing and closes the home to other users.
-    ///
-    /// # Errors
-    /// The first folder that cannot be made.
     pub fn create(&self) -> Result<()> {
         let private = |path: &Path| -> Result<()> {
             DirBuilder::new()
@@ -153,27 +147,23 @@ impl Home {
     }
 
     /// Takes the home for this process, until the lock is dropped.
-    ///
-    /// # Errors
-    /// [`LockError::Held`] when another process has it, and not only for a moment.
-    pub fn lock(&self) -> Result<HomeLock, LockError> {
-        let tries = LOCK_PATIENCE.as_millis() / LOCK_STEP.as_millis();
-        for _ in 1..tries {
-            match self.try_lock() {
+    /// The error is [`Held`] when another process has it, and not only for a moment.
+    pub fn lock(&self) -> Result<HomeLock> {
+        let mut tries = LOCK_PATIENCE.as_millis() / LOCK_STEP.as_millis();
+        loop {
+            tries -= 1;
+            match self.try_lock().context("cannot lock the home")? {
+                Ok(lock) => return Ok(lock),
                 // It may be a `status` that is just looking.
-                Err(LockError::Held { .. }) => crate::thread::pause(LOCK_STEP),
-                other => return other,
+                Err(_) if tries > 0 => crate::thread::pause(LOCK_STEP),
+                Err(held) => return Err(held.into()),
             }
         }
-        self.try_lock()
     }
 
     /// Whether a daemon holds the home, and its process id where that can be read. Does not
     /// disturb it.
-    ///
-    /// # Errors
-    /// The lock file cannot be read.
-    pub fn holder(&self) -> io::Result<Option<Holder>> {
+    pub fn holder(&self) -> io::Result<Option<Held>> {
         let mut file = match File::open(self.lock_file()) {
             Ok(file) => file,
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -181,12 +171,12 @@ impl Home {
         };
         match flock(&file, FlockOperation::NonBlockingLockShared) {
             Ok(()) => Ok(None),
-            Err(rustix::io::Errno::WOULDBLOCK) => Ok(Some(Holder { pid: pid_in(&mut file)? })),
+            Err(rustix::io::Errno::WOULDBLOCK) => Ok(Some(Held { pid: pid_in(&mut file)? })),
             Err(e) => Err(e.into()),
         }
     }
 
-    fn try_lock(&self) -> Result<HomeLock, LockError> {
+    fn try_lock(&self) -> io::Result<Result<HomeLock, Held>> {
         let mut file = OpenOptions::new()
             .read(true)
             .write(true)
@@ -196,20 +186,17 @@ impl Home {
             .open(self.lock_file())?;
         match flock(&file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => {}
-            Err(rustix::io::Errno::WOULDBLOCK) => return Err(LockError::Held { pid: pid_in(&mut file)? }),
-            Err(e) => return Err(io::Error::from(e).into()),
+            Err(rustix::io::Errno::WOULDBLOCK) => return Ok(Err(Held { pid: pid_in(&mut file)? })),
+            Err(e) => return Err(e.into()),
         }
         file.set_len(0)?;
         file.rewind()?;
         writeln!(file, "{}", std::process::id())?;
-        Ok(HomeLock { _file: file })
+        Ok(Ok(HomeLock { _file: file }))
     }
 }
 
 /// Makes the socket at `path` with the permissions `mode`, replacing what an earlier life left there.
-///
-/// # Errors
-/// It cannot be made.
 pub fn listen(path: &Path, mode: u32) -> Result<UnixListener> {
     let make = || {
         match fs::remove_file(path) {
@@ -230,47 +217,26 @@ fn pid_in(file: &mut File) -> io::Result<Option<u32>> {
     Ok(pid.trim().parse().ok())
 }
 
-/// Who holds a home.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Holder {
-    pub pid: Option<u32>,
-}
-
 /// The home belongs to this process while this lives; the kernel frees it with the process.
 #[derive(Debug)]
 pub struct HomeLock {
     _file: File,
 }
 
-/// Why the home could not be taken.
-#[derive(Debug)]
-pub enum LockError {
-    /// Another process holds it; its id where it could be read.
-    Held {
-        pid: Option<u32>,
-    },
-    Io(io::Error),
+/// Another process holds the home; its id where it could be read.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Held {
+    pub pid: Option<u32>,
 }
 
-impl From<io::Error> for LockError {
-    fn from(e: io::Error) -> Self {
-        LockError::Io(e)
-    }
-}
-
-impl std::fmt::Display for LockError {
+impl std::fmt::Display for Held {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            LockError::Held { pid } => {
-                let process = pid.map_or(String::new(), |pid| format!(" (process {pid})"));
-                write!(f, "another nanoclaw{process} runs on this home; stop it first, or use another --home")
-            }
-            LockError::Io(e) => write!(f, "cannot lock the home: {e}"),
-        }
+        let process = self.pid.map_or(String::new(), |pid| format!(" (process {pid})"));
+        write!(f, "another nanoclaw{process} runs on this home; stop it first, or use another --home")
     }
 }
 
-impl std::error::Error for LockError {}
+impl std::error::Error for Held {}
 
 #[cfg(test)]
 mod tests {
@@ -286,9 +252,9 @@ mod tests {
         assert_eq!((mode(home.root()), mode(&home.data())), (0o700, 0o700));
         assert_eq!((mode(&home.gateway_dir()), mode(&home.group("global"))), (0o755, 0o755));
         let lock = home.lock().unwrap();
-        let Err(LockError::Held { pid }) = home.lock() else { panic!() };
+        let Held { pid } = home.lock().unwrap_err().downcast().unwrap();
         assert_eq!(pid, Some(std::process::id()));
-        assert_eq!(home.holder().unwrap(), Some(Holder { pid }));
+        assert_eq!(home.holder().unwrap(), Some(Held { pid }));
         drop(lock);
         assert_eq!(home.holder().unwrap(), None);
         home.lock().unwrap();

@@ -49,10 +49,7 @@ const DATABASE_FILES: [&str; 3] = ["", "-wal", "-journal"];
 
 /// Imports the install at `dir` into `home`. While the report has refused rows nothing was
 /// imported, whatever the mode.
-///
-/// # Errors
-/// There is no install at `dir`, either install runs, or a database or a file failed: nothing was
-/// imported.
+/// On an error nothing was, either.
 pub fn import(home: &Home, dir: &Path, mode: Mode, now: Timestamp) -> Result<Report> {
     let scratch = Scratch::create(&std::env::temp_dir())?;
     let old = OldInstall::open(home, dir, &scratch)?;

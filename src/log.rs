@@ -35,9 +35,6 @@ struct LogFile {
 }
 
 /// Starts logging to stderr, up to the level `shown`, and to `file`. Only the first call counts.
-///
-/// # Errors
-/// The file cannot be opened.
 pub fn start(settings: LogSettings, file: Option<&Path>, shown: LevelFilter) -> io::Result<()> {
     let file = file.map(LogFile::open).transpose()?.map(Mutex::new);
     let logger = LOGGER.get_or_init(|| Logger { json: AtomicBool::default(), shown, file });

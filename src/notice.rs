@@ -18,9 +18,6 @@ pub enum Repeat<'a> {
 }
 
 /// Writes a notice into the host's outbox. The caller nudges delivery.
-///
-/// # Errors
-/// The store's.
 pub fn post(store: &Store, chat: &Chat, thread_id: Option<&str>, text: &str, repeat: Repeat<'_>) -> Result<Inserted> {
     let now = crate::time::now();
     let mut message =
@@ -34,9 +31,6 @@ pub fn post(store: &Store, chat: &Chat, thread_id: Option<&str>, text: &str, rep
 }
 
 /// Tells the owner something, once per `key`, in the terminal's chat. The caller nudges delivery.
-///
-/// # Errors
-/// The store's.
 pub fn tell_owner(store: &Store, text: &str, key: &str) -> Result<Inserted> {
     post(store, &Chat::new(CHANNEL, LOCAL_CHAT), None, text, Repeat::OncePer(key))
 }

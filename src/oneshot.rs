@@ -1,10 +1,6 @@
 //! One full cycle without a daemon (`nanoclaw sweep`): the daemon's parts, run until there is
 //! nothing left to do, and stopped. Runs on the main thread.
-//!
-//! Whether anything is left to do is found with a [`Barrier`]. It takes the way of a message,
-//! from the router over the sweep to delivery (which answers for its senders) and back. Each of
-//! them keeps it until it has nothing to do, and notes on it whether it did anything since the
-//! barrier before. Two in a row that met no work say that nothing is on its way either.
+//! How it is known that nothing is: docs/ARCHITECTURE.md, "One owner for each thing".
 
 use std::time::{Duration, Instant};
 
@@ -27,7 +23,7 @@ pub enum Cycle {
     WorkLeft,
 }
 
-/// See the module.
+/// It goes from the router over the sweep to delivery and back; each keeps it until it has nothing to do.
 #[derive(Debug)]
 pub struct Barrier {
     /// Nobody waits for what cannot be done before.
@@ -81,9 +77,6 @@ impl Gate {
 }
 
 /// Runs one cycle, for `wait` at most.
-///
-/// # Errors
-/// What [`Daemon::start`] says, or a thread ended early.
 pub fn run(home: Home, mut settings: Settings, signals: &Receiver<Signal>, wait: Duration) -> Result<Cycle> {
     let until = Instant::now() + wait;
     settings.containers.idle = settings.containers.idle.min(IDLE);

@@ -6,7 +6,7 @@
 use crate::store::{Result, Role, RoleGrant, Store};
 
 /// A user's place towards one agent group, from far to near.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Standing {
     Stranger,
     /// The group knows them.
@@ -19,9 +19,6 @@ pub enum Standing {
 }
 
 impl Standing {
-    pub const ALL: [Standing; 5] =
-        [Standing::Stranger, Standing::Member, Standing::GroupAdmin, Standing::GlobalAdmin, Standing::Owner];
-
     /// Whether the group counts them among its people.
     pub fn is_known(self) -> bool {
         self != Standing::Stranger
@@ -29,7 +26,7 @@ impl Standing {
 
     /// Whether they may use commands that change or reveal what the agent does.
     pub fn may_administer(self) -> bool {
-        matches!(self, Standing::Owner | Standing::GlobalAdmin | Standing::GroupAdmin)
+        self >= Standing::GroupAdmin
     }
 
     /// The best that a user's roles say about a group; `None` when they say nothing.
@@ -40,14 +37,11 @@ impl Standing {
             (Role::Admin, Some(group)) if group == agent_group_id => Some(Standing::GroupAdmin),
             (Role::Admin, Some(_)) => None,
         });
-        over.max_by_key(|standing| Standing::ALL.iter().position(|s| s == standing))
+        over.max()
     }
 }
 
 /// Where a user stands.
-///
-/// # Errors
-/// The store's.
 pub fn standing(store: &Store, user_id: Option<&str>, agent_group_id: &str) -> Result<Standing> {
     let Some(user_id) = user_id else { return Ok(Standing::Stranger) };
     if let Some(standing) = Standing::from_roles(&store.roles_of_user(user_id)?, agent_group_id) {
@@ -82,8 +76,9 @@ mod tests {
 
     #[test]
     fn members_are_known_and_only_roles_administer() {
-        let administer = Standing::ALL.map(Standing::may_administer);
-        assert_eq!(administer, [false, false, true, true, true]);
-        assert_eq!(Standing::ALL.map(Standing::is_known), [false, true, true, true, true]);
+        use Standing::*;
+        let all = [Stranger, Member, GroupAdmin, GlobalAdmin, Owner];
+        assert_eq!(all.map(Standing::may_administer), [false, false, true, true, true]);
+        assert_eq!(all.map(Standing::is_known), [false, true, true, true, true]);
     }
 }

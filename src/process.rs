@@ -74,9 +74,6 @@ impl Output {
 }
 
 /// Runs a child to its end. Blocks up to its deadline: never call it on an actor's thread.
-///
-/// # Errors
-/// The program cannot be started, which usually means that it is not installed.
 pub fn run(invocation: &Invocation) -> io::Result<Output> {
     #[allow(clippy::disallowed_methods)] // this is the place the rule points to
     let mut command = Command::new(&invocation.program);

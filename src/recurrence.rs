@@ -10,9 +10,6 @@ use nanoclaw_session::row::{InStatus, NewMessageIn, Trigger};
 use crate::id::new_id;
 
 /// Ends a row, and arms the next occurrence if it repeats. `zone`: an IANA name, for tasks that name none.
-///
-/// # Errors
-/// SQLite's.
 pub fn finish(tx: &InboundTx<'_>, id: &str, status: InStatus, now: Timestamp, zone: &str) -> rusqlite::Result<()> {
     let series = tx.series_of(id)?;
     tx.finish(id, status)?;

@@ -34,7 +34,7 @@ use crate::delivery;
 use crate::home::Home;
 use crate::id::new_id;
 use crate::oneshot::{Barrier, Gate};
-use crate::store::{ContainerStatus, Decision, MessagingGroup, Session, Store, Wiring};
+use crate::store::{ContainerStatus, MessagingGroup, Session, Store, Wiring};
 use crate::sweep;
 use crate::thread::{self, tell};
 use attachments::store_attachments;
@@ -360,7 +360,7 @@ impl Router {
                 match tx.insert(row)? {
                     Intake::Absorbed { id } => {
                         log::info!("Message absorbed: it is there already message={id} session={}", session.id);
-                        absorbed.push(duplicate(row, &session.agent_group_id));
+                        absorbed.push(records::duplicate(row, &session.agent_group_id));
                     }
                     Intake::Stored { .. } if row.trigger == Trigger::Wake => news = News::Wakes,
                     Intake::Stored { .. } => {}
@@ -391,19 +391,4 @@ pub fn platform_id_of(row_id: &str, agent_group_id: &str) -> String {
         _ => row_id,
     };
     id.strip_suffix(agent_group_id).and_then(|id| id.strip_suffix(':')).unwrap_or(id).to_owned()
-}
-
-/// What is recorded of a message that was there already.
-fn duplicate(row: &NewMessageIn, agent_group_id: &str) -> Decision {
-    Decision {
-        message_id: platform_id_of(&row.id, agent_group_id),
-        at: crate::time::now(),
-        channel_type: row.address.channel_type.clone().unwrap_or_default(),
-        platform_id: row.address.platform_id.clone().unwrap_or_default(),
-        thread_id: row.address.thread_id.clone(),
-        sender_id: None,
-        agent_group_id: Some(agent_group_id.to_owned()),
-        reason: Why::Duplicate.as_str().to_owned(),
-        detail: Some(Why::Duplicate.sentence().to_owned()),
-    }
 }

@@ -24,7 +24,8 @@ pub enum State {
 #[derive(Debug)]
 pub struct Manager {
     address: Option<SocketAddr>,
-    watchdog: Option<Duration>,
+    /// How long it waits for [`State::Alive`] before it starts us afresh.
+    pub watchdog: Option<Duration>,
 }
 
 impl Manager {
@@ -38,11 +39,6 @@ impl Manager {
         let ours = number("WATCHDOG_PID").is_none_or(|pid| pid == u64::from(std::process::id()));
         let watchdog = number("WATCHDOG_USEC").filter(|us| ours && *us > 0 && address.is_some());
         Manager { address, watchdog: watchdog.map(Duration::from_micros) }
-    }
-
-    /// How long it waits for [`State::Alive`] before it starts us afresh.
-    pub fn watchdog(&self) -> Option<Duration> {
-        self.watchdog
     }
 
     pub fn tell(&self, state: State) {

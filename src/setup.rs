@@ -15,9 +15,6 @@ pub const MAIN: &str = "main";
 
 /// Makes the local user the owner, the agent group "main" when there is none at all, and the
 /// terminal's wiring to the first group. Says what it made.
-///
-/// # Errors
-/// The store's.
 pub fn ensure_defaults(store: &Store, agents: &AgentSettings) -> Result<Vec<String>> {
     let now = crate::time::now();
     let mut made = Vec::new();
@@ -59,9 +56,6 @@ pub fn local_owner(now: Timestamp) -> (User, RoleGrant) {
 }
 
 /// Wires a chat of the terminal to a group, when it is not yet.
-///
-/// # Errors
-/// The store's.
 pub fn wire_terminal(store: &Store, platform_id: &str, group: &AgentGroup) -> Result<()> {
     let now = crate::time::now();
     store.transaction(|| -> Result<()> {

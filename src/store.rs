@@ -121,8 +121,8 @@ impl Store {
         Ok(store)
     }
 
-    /// Opens the database for reading only. Nothing is migrated: an older schema is
-    /// [`StoreError::OlderSchema`], a missing file [`StoreError::NotFound`].
+    /// Opens the database for reading only. Nothing is migrated: an older schema is an error, a missing file
+    /// [`StoreError::NotFound`].
     pub(crate) fn open_read_only(path: &Path) -> Result<Store> {
         let store = Store::connect(path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
         migrate::require_current(&store)?;

@@ -42,7 +42,8 @@ use nanoclaw_session::stamp::Stamp;
 use serde_json::json;
 
 use crate::config::Settings;
-use crate::container::docker::{Docker, DockerError, Inspected, Life, Started};
+use crate::container::docker::{Docker, DockerError, Inspected, Leftover, Life, Started};
+use crate::daemon::Mode;
 use crate::delivery::{self, queue::backoff};
 use crate::home::Home;
 use crate::oneshot::{Barrier, Gate};
@@ -52,8 +53,8 @@ use crate::time::Now;
 use crate::watch::Watcher;
 use clock::Clock;
 use decide::{Next, Wait};
+use fault::StartFault;
 use progress::{Progress, Verdict};
-use start::StartProblem;
 
 /// How often everything is looked at though nothing was heard: a safety net.
 const SAFETY_PASS: Duration = Duration::from_secs(60);
@@ -85,7 +86,7 @@ pub enum Event {
     /// A message for this session is on disk.
     Wake { session_id: String, reason: StartReason },
     /// The worker that started a container is done.
-    Started { run_id: String, result: Result<Started, StartProblem> },
+    Started { run_id: String, result: Result<Started, (StartFault, Leftover)> },
     /// A container's init is gone.
     Died { run_id: String },
     /// The worker that took a dead container away is done.
@@ -110,27 +111,8 @@ pub enum Event {
     Settings(Arc<Settings>),
     /// The containers of this install, or why they are not known.
     Found(Result<Vec<Inspected>, DockerError>),
-    /// Last event: leave containers running, or stop them first.
-    Stop(OnStop),
-}
-
-/// What becomes of running containers when the host stops.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum OnStop {
-    /// They are detached, and the next start adopts them.
-    LeaveRunning,
-    StopContainers {
-        until: Instant,
-    },
-}
-
-/// Which containers of an earlier life are looked for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Leftovers {
-    /// All of this install.
-    All,
-    /// None, when the store knows of none: that costs no question to the engine.
-    Recorded,
+    /// Last event. Containers are stopped first, when it says until when; else they are left to the next start.
+    Stop { containers_until: Option<Instant> },
 }
 
 /// How a container ended, as far as the engine could say.
@@ -151,7 +133,8 @@ pub struct Sweep {
     pub home: Arc<Home>,
     pub settings: Arc<Settings>,
     pub docker: Docker,
-    pub leftovers: Leftovers,
+    /// In a cycle the engine is not asked for containers of an earlier life while the store knows of none.
+    pub mode: Mode,
     pub watcher: Watcher,
     pub clock: Clock,
     pub delivery: Sender<delivery::Event>,
@@ -247,8 +230,8 @@ impl Sweep {
         let mut actor = Actor::new(self, Instant::now());
         loop {
             let Ok(event) = thread::next(events, Some(actor.deadline())) else { return };
-            if let Some(Event::Stop(on_stop)) = event {
-                return actor.stop(on_stop, events);
+            if let Some(Event::Stop { containers_until }) = event {
+                return actor.stop(containers_until, events);
             }
             actor.step(event);
         }
@@ -367,7 +350,7 @@ impl Actor {
                 }
                 Ok(())
             }
-            Event::Barrier(_) | Event::Stop(_) => Ok(()),
+            Event::Barrier(_) | Event::Stop { .. } => Ok(()),
         }
     }
 
@@ -596,9 +579,9 @@ impl Actor {
         Ok(())
     }
 
-    fn stop(&mut self, on_stop: OnStop, events: &Receiver<Event>) {
+    fn stop(&mut self, containers_until: Option<Instant>, events: &Receiver<Event>) {
         self.queue.clear();
-        let OnStop::StopContainers { until } = on_stop else { return self.await_starts(events) };
+        let Some(until) = containers_until else { return self.await_starts(events) };
         if !self.reconciled {
             // Perhaps nobody has asked yet.
             if let Err(e) = self.find_containers() {

@@ -20,7 +20,7 @@ const STACK_BYTES: usize = 512 * 1024;
 /// A running thread.
 #[derive(Debug)]
 pub struct Actor {
-    name: &'static str,
+    pub name: &'static str,
     handle: JoinHandle<()>,
     done: Receiver<()>,
     pulse: Pulse,
@@ -57,9 +57,7 @@ pub fn beat() -> Option<Duration> {
 }
 
 /// Waits for an actor's next event, until `deadline`; `None` is a reason to look at the time.
-///
-/// # Errors
-/// The channel is closed: stop.
+/// An error says that the channel is closed: stop.
 pub fn next<E>(events: &Receiver<E>, deadline: Option<Instant>) -> Result<Option<E>, RecvError> {
     let until = [deadline, beat().map(|tick| Instant::now() + tick)].into_iter().flatten().min();
     let Some(until) = until else { return events.recv().map(Some) };
@@ -84,9 +82,6 @@ pub fn pause(wait: Duration) {
 
 /// Starts `body` on a thread called `name`; its name is sent on `ended` when it returns. It shows
 /// itself once in a `tick`, if that is given.
-///
-/// # Errors
-/// The system has no thread left.
 pub fn spawn_actor(
     name: &'static str,
     ended: Sender<&'static str>,
@@ -107,18 +102,11 @@ pub fn spawn_actor(
 }
 
 /// Starts a thread that does one thing and is not waited for.
-///
-/// # Errors
-/// The system has no thread left.
 pub fn spawn_worker(name: &str, body: impl FnOnce() + Send + 'static) -> std::io::Result<()> {
     Builder::new().name(name.into()).stack_size(STACK_BYTES).spawn(body).map(drop)
 }
 
 impl Actor {
-    pub fn name(&self) -> &'static str {
-        self.name
-    }
-
     /// How long it has not turned.
     pub fn silence(&self) -> Duration {
         let last_ms = self.pulse.last_ms.load(Ordering::Relaxed);
@@ -126,9 +114,7 @@ impl Actor {
     }
 
     /// Waits for the thread to end, until `deadline`.
-    ///
-    /// # Errors
-    /// Its name, when it did not end in time or panicked.
+    /// The error is its name, when it did not end in time or panicked.
     pub fn join_until(self, deadline: Instant) -> Result<(), &'static str> {
         let left = deadline.saturating_duration_since(Instant::now());
         // The sender is never used: dropping it is the news.

@@ -34,10 +34,20 @@ const COMMANDS: u64 = 0;
 
 /// What to wait for.
 #[derive(Debug)]
-enum Command {
-    Session { session_id: String, watch: DirWatch },
-    ForgetSession { session_id: String },
-    Process { run_id: String, pidfd: OwnedFd },
+pub enum Command {
+    /// [`delivery::Event::Changed`] is sent whenever the container of this session wrote.
+    Session {
+        session_id: String,
+        watch: DirWatch,
+    },
+    ForgetSession {
+        session_id: String,
+    },
+    /// [`sweep::Event::Died`] is sent once when the process is gone.
+    Process {
+        run_id: String,
+        pidfd: OwnedFd,
+    },
     Stop,
 }
 
@@ -49,25 +59,7 @@ pub struct Watcher {
 }
 
 impl Watcher {
-    /// Sends [`delivery::Event::Changed`] whenever the container of this session wrote.
-    pub fn session(&self, session_id: &str, watch: DirWatch) {
-        self.send(Command::Session { session_id: session_id.to_owned(), watch });
-    }
-
-    pub fn forget_session(&self, session_id: &str) {
-        self.send(Command::ForgetSession { session_id: session_id.to_owned() });
-    }
-
-    /// Sends [`sweep::Event::Died`] once when the process is gone.
-    pub fn process(&self, run_id: &str, pidfd: OwnedFd) {
-        self.send(Command::Process { run_id: run_id.to_owned(), pidfd });
-    }
-
-    pub fn stop(&self) {
-        self.send(Command::Stop);
-    }
-
-    fn send(&self, command: Command) {
+    pub fn send(&self, command: Command) {
         // The thread is gone only when the daemon stops; then nobody waits for an answer.
         if self.commands.send(command).is_ok() {
             let _ = rustix::io::write(&*self.wake, &1u64.to_ne_bytes());
@@ -76,9 +68,6 @@ impl Watcher {
 }
 
 /// Creates the handle and the thread's body.
-///
-/// # Errors
-/// The system has no descriptor left.
 pub fn watcher(
     delivery: Sender<delivery::Event>,
     sweep: Sender<sweep::Event>,
@@ -252,9 +241,6 @@ impl Rest {
 }
 
 /// Waits until `fd` is readable or `limit` has passed; true when it is readable.
-///
-/// # Errors
-/// poll(2)'s.
 pub fn wait_readable(fd: impl AsFd, limit: Duration) -> io::Result<bool> {
     let mut fds = [PollFd::new(&fd, PollFlags::IN)];
     match poll(&mut fds, Some(&timespec(limit))) {
@@ -294,15 +280,15 @@ mod tests {
     fn a_write_in_a_session_is_told_until_it_is_forgotten() {
         let f = start();
         let tmp = tempfile::tempdir().unwrap();
-        f.watcher.session("s1", DirWatch::new(tmp.path()).unwrap());
+        f.watcher.send(Command::Session { session_id: "s1".into(), watch: DirWatch::new(tmp.path()).unwrap() });
         for _ in 0..3 {
             fs::write(tmp.path().join(OUTBOUND_DB), b"x").unwrap();
             assert!(
                 matches!(f.changed.recv_timeout(SOON), Ok(delivery::Event::Changed { session_id }) if session_id == "s1")
             );
         }
-        f.watcher.forget_session("s1");
-        f.watcher.stop();
+        f.watcher.send(Command::ForgetSession { session_id: "s1".into() });
+        f.watcher.send(Command::Stop);
         assert!(f.changed.recv_timeout(SOON).is_err(), "stopped without news");
     }
 
@@ -310,7 +296,7 @@ mod tests {
     fn a_storm_is_slowed_down() {
         let f = start();
         let tmp = tempfile::tempdir().unwrap();
-        f.watcher.session("s1", DirWatch::new(tmp.path()).unwrap());
+        f.watcher.send(Command::Session { session_id: "s1".into(), watch: DirWatch::new(tmp.path()).unwrap() });
         let started = Instant::now();
         while started.elapsed() < Duration::from_millis(400) {
             fs::write(tmp.path().join(OUTBOUND_DB), b"x").unwrap();
@@ -327,11 +313,11 @@ mod tests {
         let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
         let pid = rustix::process::Pid::from_child(&child);
         let pidfd = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()).unwrap();
-        f.watcher.process("run-1", pidfd);
+        f.watcher.send(Command::Process { run_id: "run-1".into(), pidfd });
         child.kill().unwrap();
         child.wait().unwrap();
         assert!(matches!(f.died.recv_timeout(SOON), Ok(sweep::Event::Died { run_id }) if run_id == "run-1"));
-        f.watcher.stop();
+        f.watcher.send(Command::Stop);
         assert!(f.died.recv_timeout(SOON).is_err());
     }
 }

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use crate::store::{self, Row, Store};
 
 /// Columns a list does not need; `get` shows them.
-const LEFT_OUT_OF_LISTS: &[&str] = &["created_at", "added_at", "granted_at", "updated_at", "cost_microusd"];
+const LEFT_OUT_OF_LISTS: &[&str] = &["created_at", "added_at", "granted_at", "updated_at"];
 /// Between two columns.
 const GAP: &str = "  ";
 

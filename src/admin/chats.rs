@@ -5,12 +5,9 @@ use std::iter;
 use anyhow::{Result, bail, ensure};
 use clap::{Args, Subcommand};
 
-use super::{Admin, Answer, Entity, Kind, note, optional, words};
+use super::{Admin, Answer, Entity, Kind, optional, words};
 use crate::id::new_id;
 use crate::store::{MessagingGroup, Store, UnknownSenderPolicy};
-
-/// Platforms whose ids begin with their own name.
-const PREFIXED: &[&str] = &["telegram", "matrix", "discord", "slack"];
 
 #[derive(Debug, Subcommand)]
 pub enum Verb {
@@ -78,9 +75,6 @@ impl Entity for MessagingGroup {
         match verb {
             Verb::Create { channel, platform_id, flags } => {
                 ensure!(!channel.is_empty() && !platform_id.is_empty(), "--channel and --platform-id may not be empty");
-                if PREFIXED.contains(&channel.as_str()) && !platform_id.starts_with(&format!("{channel}:")) {
-                    note(&format!("ids of {channel} are `{channel}:<native id>`; is `{platform_id}` what you mean?"));
-                }
                 if let Some(there) = store.find_messaging_group(&channel, &platform_id)? {
                     bail!("chat `{platform_id}` on {channel} is there already: `{}`", there.id);
                 }

@@ -44,9 +44,6 @@ const MAX_READ_BYTES: usize = 256 * 1024;
 const MAX_FILE_BYTES: u64 = 25 * 1024 * 1024;
 
 /// Opens the terminal's socket at `path`.
-///
-/// # Errors
-/// The socket cannot be made, for instance because its path is too long (107 bytes).
 pub fn open(path: &Path) -> Result<Channel> {
     // The home is closed to others already.
     let listener = crate::home::listen(path, 0o600)?;

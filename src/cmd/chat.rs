@@ -140,7 +140,7 @@ fn one_turn(home: &Home, chat: &str, text: String, args: &ChatArgs) -> Result<Ex
 
 /// What a line says, for a person. A file is kept in the home's `received` folder.
 fn describe(home: &Home, line: &ToClient) -> Result<Vec<String>> {
-    Ok(match line {
+    let mut texts = match line {
         ToClient::Text { text, .. } => vec![text.clone()],
         ToClient::File { name, data, .. } => vec![format!("[file] {}", keep_file(home, name, data)?.display())],
         ToClient::Edit { text, .. } => vec![format!("[edited] {text}")],
@@ -153,7 +153,11 @@ fn describe(home: &Home, line: &ToClient) -> Result<Vec<String>> {
         }
         ToClient::Error { message } => vec![format!("[error] {message}")],
         ToClient::Accepted { .. } | ToClient::Typing { .. } | ToClient::TurnEnd { .. } => Vec::new(),
-    })
+    };
+    // What an agent repeats may come from strangers, who may not steer our terminal.
+    let harmful = |c: char| c.is_control() && c != '\n' && c != '\t';
+    texts.iter_mut().for_each(|text| *text = text.replace(harmful, "\u{fffd}"));
+    Ok(texts)
 }
 
 fn keep_file(home: &Home, name: &str, data: &str) -> Result<PathBuf> {
@@ -163,4 +167,18 @@ fn keep_file(home: &Home, name: &str, data: &str) -> Result<PathBuf> {
     fs::write(&path, BASE64.decode(data).context("a file came damaged")?)
         .with_context(|| format!("cannot write {}", path.display()))?;
     Ok(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_an_agent_says_does_not_steer_the_terminal() {
+        let home = Home::locate(Some(Path::new("/nowhere"))).unwrap();
+        let text = "one\n\ttwo\x1b]52;c;cm0gLXJm\x07\u{9b}2J\r".to_owned();
+        let line = ToClient::Edit { id: String::new(), message_id: String::new(), text };
+        let harmless = "[edited] one\n\ttwo\u{fffd}]52;c;cm0gLXJm\u{fffd}\u{fffd}2J\u{fffd}";
+        assert_eq!(describe(&home, &line).unwrap(), [harmless]);
+    }
 }

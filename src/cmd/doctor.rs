@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use nanoclaw_session::layout::SessionDir;
 use rustix::process::{getegid, geteuid};
-use serde::Serialize;
+use serde_json::json;
 
 use super::JsonArgs;
 use super::status::{broken_file, disk_available};
@@ -22,22 +22,11 @@ use crate::store::{Session, Store};
 /// Less free disk than this is a problem soon. bytes
 const LOW_DISK_BYTES: u64 = 200 << 20;
 
-/// One check's result.
-#[derive(Debug, Serialize)]
-struct Check {
-    name: &'static str,
-    ok: bool,
-    /// What was found.
-    found: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    remedy: Option<&'static str>,
-}
-
 pub fn run(home: &Home, args: &JsonArgs) -> Result<ExitCode> {
     let Settings { containers, agents, gateway, .. } = Settings::load(home)?;
     home.create()?;
-    let mut checks = Vec::new();
-    let mut check = |name, result: Result<String, String>, remedy| {
+    let (mut checks, mut failed) = (Vec::new(), false);
+    let mut check = |name: &str, result: Result<String, String>, remedy: &str| {
         let ok = result.is_ok();
         let found = result.unwrap_or_else(|e| e);
         match (args.json, ok) {
@@ -45,7 +34,11 @@ pub fn run(home: &Home, args: &JsonArgs) -> Result<ExitCode> {
             (false, true) => println!("ok      {name}: {found}"),
             (false, false) => println!("FAILED  {name}: {found}\n        {remedy}"),
         }
-        checks.push(Check { name, ok, found, remedy: (!ok).then_some(remedy) });
+        failed |= !ok;
+        checks.push(match ok {
+            true => json!({ "name": name, "ok": ok, "found": found }),
+            false => json!({ "name": name, "ok": ok, "found": found, "remedy": remedy }),
+        });
         ok
     };
 
@@ -79,7 +72,6 @@ pub fn run(home: &Home, args: &JsonArgs) -> Result<ExitCode> {
         check("memory-limit", memory_limit(&containers, &docker), remedy);
     }
 
-    let failed = checks.iter().any(|c| !c.ok);
     args.print(&checks, || {})?;
     Ok(ExitCode::from(u8::from(failed)))
 }

@@ -12,7 +12,6 @@ use crate::config::Settings;
 use crate::explain::{self, Finding};
 use crate::home::Home;
 use crate::memory;
-use crate::store::Store;
 use crate::sweep::decide::Room;
 
 pub fn run(home: &Home, args: &ExplainArgs) -> Result<ExitCode> {
@@ -22,7 +21,7 @@ pub fn run(home: &Home, args: &ExplainArgs) -> Result<ExitCode> {
             let room = Room::of(&Settings::load(home)?.containers, 0, memory::available());
             explain::past(&store, home, room, id, crate::time::now())?
         }
-        None => explain::dry_run(&store, &message(&store, args)?)?,
+        None => explain::dry_run(&store, &message(args))?,
     };
     let document = json!({"messageId": args.message_id, "dryRun": args.message_id.is_none(), "findings": findings});
     args.json.print(&document, || findings.iter().for_each(print))?;
@@ -46,16 +45,9 @@ fn print(finding: &Finding) {
 }
 
 /// The message of a dry run.
-fn message(store: &Store, args: &ExplainArgs) -> Result<InboundMessage> {
+fn message(args: &ExplainArgs) -> InboundMessage {
     let channel_type = args.channel.clone().unwrap_or_default();
-    let said = args.chat.clone().unwrap_or_default();
-    let prefixed = format!("{channel_type}:{said}");
-    // The part after the channel will do.
-    let platform_id = match store.find_messaging_group(&channel_type, &said)? {
-        None if store.find_messaging_group(&channel_type, &prefixed)?.is_some() => prefixed,
-        _ => said,
-    };
-    Ok(InboundMessage {
+    InboundMessage {
         id: "dry-run".to_owned(),
         thread_id: args.thread.clone(),
         threads: if args.thread.is_some() { Threads::Supported } else { Threads::Absent },
@@ -69,6 +61,6 @@ fn message(store: &Store, args: &ExplainArgs) -> Result<InboundMessage> {
         },
         attachments: Vec::new(),
         reply_to: None,
-        chat: Chat { channel_type, platform_id },
-    })
+        chat: Chat { channel_type, platform_id: args.chat.clone().unwrap_or_default() },
+    }
 }

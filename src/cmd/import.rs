@@ -1,17 +1,17 @@
 //! `nanoclaw import`: take over an existing NanoClaw v2 install.
 
+use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::Result;
 
-use super::{FAILURE, ImportArgs};
+use super::{FAILURE, JsonArgs};
 use crate::home::Home;
 use crate::import::{Mode, import};
 
-pub fn run(home: &Home, args: &ImportArgs) -> Result<ExitCode> {
-    let mode = if args.dry_run { Mode::DryRun } else { Mode::Real };
-    let report = import(home, &args.dir, mode, crate::time::now())?;
-    args.json.print(&report, || print!("{}", report.to_text()))?;
+pub fn run(home: &Home, dir: &Path, mode: Mode, json: &JsonArgs) -> Result<ExitCode> {
+    let report = import(home, dir, mode, crate::time::now())?;
+    json.print(&report, || print!("{}", report.to_text()))?;
     if report.refused() > 0 {
         eprintln!("nothing was imported: {} rows are refused, see above", report.refused());
         return Ok(ExitCode::from(FAILURE));

@@ -11,14 +11,13 @@ use log::LevelFilter;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
-use super::{RunArgs, SweepArgs};
 use crate::config::Settings;
 use crate::daemon::{ContainersAtStop, Daemon, Mode, Signal};
-use crate::home::{Home, LockError};
+use crate::home::{Held, Home};
 use crate::oneshot::{self, Cycle};
 use crate::thread::spawn_worker;
 
-pub fn run(home: Home, args: &RunArgs) -> Result<ExitCode> {
+pub fn run(home: Home, containers: ContainersAtStop) -> Result<ExitCode> {
     let (settings, signals) = prepare(&home, LevelFilter::max())?;
     let summary = format!("home={} provider={}", home.root().display(), settings.agents.provider);
     let daemon = match Daemon::start(home, settings, Mode::Daemon) {
@@ -30,15 +29,14 @@ pub fn run(home: Home, args: &RunArgs) -> Result<ExitCode> {
     if let Err(e) = writeln!(stdout, "ready {summary}").and_then(|()| stdout.flush()) {
         log::warn!("Nobody reads our output error={e}");
     }
-    let containers = if args.stop_containers { ContainersAtStop::Stop } else { ContainersAtStop::LeaveRunning };
     daemon.run(&signals, containers)?;
     Ok(ExitCode::SUCCESS)
 }
 
-pub fn sweep(home: Home, args: &SweepArgs) -> Result<ExitCode> {
+pub fn sweep(home: Home, wait: Duration) -> Result<ExitCode> {
     // cron sends a mail for every word.
     let (settings, signals) = prepare(&home, LevelFilter::Warn)?;
-    match oneshot::run(home, settings, &signals, Duration::from_secs(args.wait)) {
+    match oneshot::run(home, settings, &signals, wait) {
         Ok(Cycle::Done) => Ok(ExitCode::SUCCESS),
         Ok(Cycle::WorkLeft) => Ok(ExitCode::from(super::NO_ANSWER)),
         Err(e) => held(e),
@@ -74,11 +72,9 @@ fn prepare(home: &Home, shown: LevelFilter) -> Result<(Settings, Receiver<Signal
 
 /// A home that somebody else holds has an exit code of its own.
 fn held(e: anyhow::Error) -> Result<ExitCode> {
-    match e.downcast_ref() {
-        Some(LockError::Held { .. }) => {
-            eprintln!("error: {e:#}");
-            Ok(ExitCode::from(super::HELD))
-        }
-        _ => Err(e),
+    if !e.is::<Held>() {
+        return Err(e);
     }
+    eprintln!("error: {e:#}");
+    Ok(ExitCode::from(super::HELD))
 }

@@ -9,50 +9,11 @@ use nanoclaw_session::inbound::{Durability, InboundDb};
 use nanoclaw_session::layout::SessionDir;
 use nanoclaw_session::time::format_utc;
 use nanoclaw_session::untrusted::{UntrustedError, open_untrusted};
-use serde::Serialize;
+use serde_json::{Value, json};
 
 use super::JsonArgs;
 use crate::home::Home;
 use crate::store::{Session, Store};
-
-#[derive(Debug, Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Status {
-    home: String,
-    daemon: Daemon,
-    sessions: Vec<SessionStatus>,
-    waiting_notices: usize,
-    memory_available_bytes: Option<u64>,
-    disk_available_bytes: Option<u64>,
-}
-
-#[derive(Debug, Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Daemon {
-    running: bool,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pid: Option<u32>,
-    /// The terminal's socket answers.
-    accepting: bool,
-}
-
-#[derive(Debug, Serialize)]
-#[serde(rename_all = "camelCase")]
-struct SessionStatus {
-    id: String,
-    agent_group: String,
-    chat: Option<String>,
-    container: String,
-    container_name: Option<String>,
-    /// Messages that wait for the agent.
-    queued: usize,
-    /// Answers that wait for their channel.
-    undelivered: usize,
-    last_active: Option<String>,
-    last_progress: Option<String>,
-    last_end: Option<String>,
-    last_error: Option<String>,
-}
 
 pub fn run(home: &Home, args: &JsonArgs) -> Result<ExitCode> {
     let status = collect(home)?;
@@ -60,26 +21,26 @@ pub fn run(home: &Home, args: &JsonArgs) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn collect(home: &Home) -> Result<Status> {
+fn collect(home: &Home) -> Result<Value> {
     let store = super::open_store(home)?;
     let holder = home.holder()?;
-    let daemon = Daemon {
-        running: holder.is_some(),
-        accepting: holder.is_some() && UnixStream::connect(home.cli_socket()).is_ok(),
-        pid: holder.and_then(|holder| holder.pid),
-    };
-    let sessions = store.active_sessions()?.iter().map(|s| session_status(home, &store, s)).collect::<Result<_>>()?;
-    Ok(Status {
-        home: home.root().display().to_string(),
-        daemon,
-        sessions,
-        waiting_notices: store.pending_host_messages(1_000)?.len(),
-        memory_available_bytes: crate::memory::available(),
-        disk_available_bytes: disk_available(home),
-    })
+    let sessions = store.active_sessions()?.iter().map(|s| of_session(home, &store, s)).collect::<Result<Vec<_>>>()?;
+    Ok(json!({
+        "home": home.root().display().to_string(),
+        "daemon": {
+            "running": holder.is_some(),
+            "pid": holder.as_ref().and_then(|holder| holder.pid),
+            // The terminal's socket answers.
+            "accepting": holder.is_some() && UnixStream::connect(home.cli_socket()).is_ok(),
+        },
+        "sessions": sessions,
+        "waitingNotices": store.pending_host_messages(1_000)?.len(),
+        "memoryAvailableBytes": crate::memory::available(),
+        "diskAvailableBytes": disk_available(home),
+    }))
 }
 
-fn session_status(home: &Home, store: &Store, session: &Session) -> Result<SessionStatus> {
+fn of_session(home: &Home, store: &Store, session: &Session) -> Result<Value> {
     let dir = home.session(&session.agent_group_id, &session.id);
     let look = || -> rusqlite::Result<_> {
         let db = InboundDb::open(&dir, Durability::Normal)?;
@@ -88,20 +49,20 @@ fn session_status(home: &Home, store: &Store, session: &Session) -> Result<Sessi
     // What is wrong with the file is said below.
     let (queued, attempts) = if dir.inbound_db().exists() { look().unwrap_or_default() } else { Default::default() };
     let run = store.container_runs_of(&session.id, 1)?.pop();
-    let chat = crate::destinations::own_chat(store, session)?;
-    Ok(SessionStatus {
-        id: session.id.clone(),
-        agent_group: store.agent_group(&session.agent_group_id)?.folder,
-        chat: chat.map(|c| c.to_string()),
-        container: session.container_status.to_string(),
-        container_name: run.as_ref().map(|r| r.container_name.clone()),
-        queued,
-        undelivered: attempts.len(),
-        last_active: session.last_active.map(format_utc),
-        last_progress: last_heartbeat(&dir).map(format_utc),
-        last_end: run.and_then(|r| r.end_reason).map(|reason| reason.to_string()),
-        last_error: broken_file(&dir).or_else(|| attempts.into_iter().find_map(|a| a.last_error)),
-    })
+    Ok(json!({
+        "id": session.id,
+        "agentGroup": store.agent_group(&session.agent_group_id)?.folder,
+        "chat": crate::destinations::own_chat(store, session)?.map(|chat| chat.to_string()),
+        "container": session.container_status.as_str(),
+        "containerName": run.as_ref().map(|run| &run.container_name),
+        // What waits for the agent, and what waits for its channel.
+        "queued": queued,
+        "undelivered": attempts.len(),
+        "lastActive": session.last_active.map(format_utc),
+        "lastProgress": last_heartbeat(&dir).map(format_utc),
+        "lastEnd": run.as_ref().and_then(|run| run.end_reason).map(|reason| reason.as_str()),
+        "lastError": broken_file(&dir).or_else(|| attempts.into_iter().find_map(|a| a.last_error)),
+    }))
 }
 
 /// What is wrong with one of a session's files, if anything.
@@ -114,38 +75,36 @@ pub fn broken_file(dir: &SessionDir) -> Option<String> {
     })
 }
 
-fn print(status: &Status) {
-    let daemon = match (status.daemon.running, status.daemon.pid) {
+fn print(status: &Value) {
+    let daemon = match (status["daemon"]["running"] == true, status["daemon"]["pid"].as_u64()) {
         (true, Some(pid)) => format!("running (process {pid})"),
         (true, None) => "running".to_owned(),
         (false, _) => "not running: start it with `nanoclaw run`".to_owned(),
     };
-    println!("home      {}", status.home);
+    println!("home      {}", text(&status["home"], ""));
     println!("daemon    {daemon}");
-    let mib = |bytes: Option<u64>| bytes.map_or("unknown".to_owned(), |b| format!("{} MiB", b >> 20));
-    println!(
-        "available {} of memory, {} of disk",
-        mib(status.memory_available_bytes),
-        mib(status.disk_available_bytes)
-    );
-    if status.waiting_notices > 0 {
-        println!("notices   {} of ours wait to be delivered", status.waiting_notices);
+    let mib = |of: &str| status[of].as_u64().map_or("unknown".to_owned(), |b| format!("{} MiB", b >> 20));
+    println!("available {} of memory, {} of disk", mib("memoryAvailableBytes"), mib("diskAvailableBytes"));
+    if status["waitingNotices"] != 0 {
+        println!("notices   {} of ours wait to be delivered", status["waitingNotices"]);
     }
-    println!("sessions  {}", status.sessions.len());
-    for s in &status.sessions {
-        let chat = s.chat.as_deref().unwrap_or("no chat of its own");
-        println!("  {}  {} in {chat}: container {}", s.id, s.agent_group, s.container);
-        println!(
-            "    queued {}, undelivered {}, last active {}, last progress {}",
-            s.queued,
-            s.undelivered,
-            s.last_active.as_deref().unwrap_or("never"),
-            s.last_progress.as_deref().unwrap_or("never"),
-        );
-        if let Some(error) = &s.last_error {
+    let sessions = status["sessions"].as_array().map_or(&[][..], Vec::as_slice);
+    println!("sessions  {}", sessions.len());
+    for s in sessions {
+        let chat = text(&s["chat"], "no chat of its own");
+        let (id, group, container) = (text(&s["id"], ""), text(&s["agentGroup"], ""), text(&s["container"], ""));
+        println!("  {id}  {group} in {chat}: container {container}");
+        let (active, progress) = (text(&s["lastActive"], "never"), text(&s["lastProgress"], "never"));
+        let (queued, undelivered) = (&s["queued"], &s["undelivered"]);
+        println!("    queued {queued}, undelivered {undelivered}, last active {active}, last progress {progress}");
+        if let Some(error) = s["lastError"].as_str() {
             println!("    last error: {error}");
         }
     }
+}
+
+fn text<'v>(value: &'v Value, absent: &'v str) -> &'v str {
+    value.as_str().unwrap_or(absent)
 }
 
 /// What a user may still write below the home. bytes

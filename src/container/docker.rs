@@ -4,7 +4,6 @@
 //! Every function blocks: they are called on worker threads, never on an actor's own. Output is
 //! parsed by pure functions, tested on what the CLI really printed.
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::fs;
 use std::io;
@@ -12,7 +11,7 @@ use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
-use serde::Deserialize;
+use serde_json::Value;
 
 use super::spec::{INSTALL_LABEL, SESSION_LABEL, Spec};
 use crate::process::{self, Invocation, Output};
@@ -85,13 +84,6 @@ pub enum State {
     },
 }
 
-/// A start that came to nothing.
-#[derive(Debug)]
-pub struct StartFailed {
-    pub error: DockerError,
-    pub leftover: Leftover,
-}
-
 /// Whether a failed start may have left a container after all.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Leftover {
@@ -124,10 +116,8 @@ impl Docker {
     }
 
     /// Starts the container and finds out how to notice its end.
-    ///
-    /// # Errors
-    /// [`StartFailed`]; a container that was created but not started is removed, if possible.
-    pub fn start(&self, spec: &Spec) -> Result<Started, StartFailed> {
+    /// A container that was created but not started is removed, if possible.
+    pub fn start(&self, spec: &Spec) -> Result<Started, (DockerError, Leftover)> {
         let invocation = Invocation {
             program: self.program.clone(),
             args: spec.run_args(),
@@ -148,7 +138,7 @@ impl Docker {
                     (DockerError::TimedOut, _) | (_, Err(_)) => Leftover::Possible,
                     (_, Ok(())) => Leftover::None,
                 };
-                Err(StartFailed { error, leftover })
+                Err((error, leftover))
             }
         }
     }
@@ -283,49 +273,29 @@ fn open_pidfd(pid: u32, container_id: &str) -> Life {
     }
 }
 
-#[derive(Deserialize)]
-#[serde(rename_all = "PascalCase")]
-struct RawContainer {
-    id: String,
-    name: String,
-    state: RawState,
-    config: RawConfig,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "PascalCase")]
-struct RawConfig {
-    labels: Option<BTreeMap<String, String>>,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(rename_all = "PascalCase", default)]
-struct RawState {
-    status: String,
-    pid: u32,
-    exit_code: i64,
-    #[serde(rename = "OOMKilled")]
-    oom_killed: bool,
-}
-
 fn parse_inspect(json: &[u8]) -> Result<Vec<Inspected>, DockerError> {
-    let raw: Vec<RawContainer> = serde_json::from_slice(json).map_err(|e| DockerError::Unreadable(e.to_string()))?;
-    Ok(raw
-        .into_iter()
-        .map(|c| Inspected {
-            session_id: c.config.labels.and_then(|mut labels| labels.remove(SESSION_LABEL)),
-            state: match c.state.status.as_str() {
-                "running" | "paused" => State::Running { pid: c.state.pid },
-                "exited" | "dead" | "stopped" => {
-                    State::Exited { code: c.state.exit_code, oom_killed: c.state.oom_killed }
+    let containers: Vec<Value> = serde_json::from_slice(json).map_err(|e| DockerError::Unreadable(e.to_string()))?;
+    let inspected = |c: &Value| {
+        let state = &c["State"];
+        Some(Inspected {
+            id: c["Id"].as_str()?.to_owned(),
+            // Docker prints a leading slash, podman none.
+            name: c["Name"].as_str()?.trim_start_matches('/').to_owned(),
+            session_id: c["Config"]["Labels"][SESSION_LABEL].as_str().map(str::to_owned),
+            state: match state["Status"].as_str()? {
+                "running" | "paused" => {
+                    State::Running { pid: u32::try_from(state["Pid"].as_u64().unwrap_or_default()).ok()? }
                 }
+                "exited" | "dead" | "stopped" => State::Exited {
+                    code: state["ExitCode"].as_i64().unwrap_or_default(),
+                    oom_killed: state["OOMKilled"].as_bool().unwrap_or(false),
+                },
                 _ => State::InBetween,
             },
-            id: c.id,
-            // Docker prints a leading slash, podman none.
-            name: c.name.trim_start_matches('/').to_owned(),
         })
-        .collect())
+    };
+    let unreadable = |c: &Value| DockerError::Unreadable(format!("of a container, {}", c["State"]));
+    containers.iter().map(|c| inspected(c).ok_or_else(|| unreadable(c))).collect()
 }
 
 #[cfg(test)]
@@ -370,7 +340,9 @@ mod tests {
 
     #[test]
     fn garbage_is_unreadable_and_not_an_empty_list() {
-        assert!(matches!(parse_inspect(b"Segmentation fault"), Err(DockerError::Unreadable(_))));
+        for garbage in ["Segmentation fault", r#"[{"Id":"x","Name":"y"}]"#] {
+            assert!(matches!(parse_inspect(garbage.as_bytes()), Err(DockerError::Unreadable(_))), "{garbage}");
+        }
     }
 
     #[test]

@@ -13,7 +13,6 @@
 //!
 //! Nothing is changed here; [`judge`] only looks.
 
-use std::fmt;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -82,38 +81,6 @@ struct Entry {
 
 fn yes() -> bool {
     true
-}
-
-/// Why an entry is not mounted.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Reason {
-    Malformed(String),
-    /// The name is none of one plain component.
-    Name(String),
-    /// It does not exist, or cannot be looked at.
-    Missing(PathBuf),
-    /// Neither a folder nor a file.
-    Special(PathBuf),
-    /// Below no allowed root; the real path.
-    NotAllowed(PathBuf),
-    /// A blocked pattern is in the real path, or right below it.
-    Blocked(PathBuf, String),
-    /// It holds, or lies in, what agents must not reach.
-    Protected(PathBuf),
-}
-
-impl fmt::Display for Reason {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Reason::Malformed(problem) => write!(f, "the entry is malformed: {problem}"),
-            Reason::Name(name) => write!(f, "{name:?} is no name for a mount: 1 to 64 of A-Z, a-z, 0-9, `.`, `_`, `-`"),
-            Reason::Missing(path) => write!(f, "{} is not there", path.display()),
-            Reason::Special(path) => write!(f, "{} is neither a folder nor a file", path.display()),
-            Reason::NotAllowed(path) => write!(f, "{} is below no allowed root", path.display()),
-            Reason::Blocked(path, pattern) => write!(f, "{} is blocked by `{pattern}`", path.display()),
-            Reason::Protected(path) => write!(f, "{} is not for agents", path.display()),
-        }
-    }
 }
 
 /// Where the list lies for this user; `None` without a home folder.
@@ -209,32 +176,29 @@ fn absolute(text: &str) -> Option<PathBuf> {
 
 /// Judges one entry of a group's `additional_mounts`, `{hostPath, containerPath?, readonly?}`. It
 /// is writable only if it asks for that and its root allows it.
-///
-/// # Errors
-/// Why it is not mounted.
-pub fn judge(entry: &Value, allowed: &AllowList) -> Result<Mount, Reason> {
-    let entry = Entry::deserialize(entry).map_err(|e| Reason::Malformed(e.to_string()))?;
-    let path = absolute(&entry.host_path)
-        .ok_or_else(|| Reason::Malformed(format!("{:?} is no absolute path", entry.host_path)))?;
-    let real = path.canonicalize().map_err(|_| Reason::Missing(path.clone()))?;
-    let meta = fs::symlink_metadata(&real).map_err(|_| Reason::Missing(path))?;
+fn judge(entry: &Value, allowed: &AllowList) -> Result<Mount, String> {
+    let entry = Entry::deserialize(entry).map_err(|e| format!("the entry is malformed: {e}"))?;
+    let path = absolute(&entry.host_path).ok_or_else(|| format!("{:?} is no absolute path", entry.host_path))?;
+    let looked = path.canonicalize().and_then(|real| Ok((fs::symlink_metadata(&real)?, real)));
+    let (meta, real) = looked.map_err(|_| format!("{} is not there", path.display()))?;
+    let refused = |why: &str| Err(format!("{} {why}", real.display()));
     if !meta.is_dir() && !meta.is_file() {
-        return Err(Reason::Special(real));
+        return refused("is neither a folder nor a file");
     }
     if let Some(pattern) = allowed.blocks(&real) {
-        return Err(Reason::Blocked(real, pattern));
+        return refused(&format!("is blocked by `{pattern}`"));
     }
     let touches = |other: &Path| real.starts_with(other) || other.starts_with(&real);
     if allowed.protected.iter().any(|other| touches(other)) || SYSTEM.iter().any(|other| touches(Path::new(other))) {
-        return Err(Reason::Protected(real));
+        return refused("is not for agents");
     }
     if let Some(found) = TELLTALES.iter().find(|name| fs::symlink_metadata(real.join(name)).is_ok()) {
-        return Err(Reason::Blocked(real, (*found).to_owned()));
+        return refused(&format!("is blocked by `{found}`"));
     }
     let roots = allowed.roots.iter().filter(|root| real.starts_with(&root.path));
     // The closest root decides.
     let Some(root) = roots.max_by_key(|root| root.path.components().count()) else {
-        return Err(Reason::NotAllowed(real));
+        return refused("is below no allowed root");
     };
     let name = match entry.container_path.as_deref() {
         Some(path) => path.strip_prefix("/workspace/extra/").unwrap_or(path).to_owned(),
@@ -242,7 +206,7 @@ pub fn judge(entry: &Value, allowed: &AllowList) -> Result<Mount, Reason> {
     };
     let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
     if name.is_empty() || name.len() > MAX_NAME_BYTES || name.starts_with('.') || !name.chars().all(plain) {
-        return Err(Reason::Name(name));
+        return Err(format!("{name:?} is no name for a mount: 1 to 64 of A-Z, a-z, 0-9, `.`, `_`, `-`"));
     }
     let access = if entry.readonly { Access::ReadOnly } else { root.access };
     Ok(Mount { source: real, target: format!("{CONTAINER_WORKSPACE}/extra/{name}"), access })
@@ -264,9 +228,6 @@ pub fn of_group(home: &Home, config: &ContainerConfig) -> (Vec<Mount>, Vec<Strin
 }
 
 /// What is refused to any group, and why, each with the group's folder.
-///
-/// # Errors
-/// The store's.
 pub fn refused(store: &Store, home: &Home) -> Result<Vec<String>, StoreError> {
     let mut all = Vec::new();
     for group in store.agent_groups()? {
@@ -344,9 +305,13 @@ mod tests {
             }))
         }
 
-        fn judge(&self, path: &str) -> Result<Mount, Reason> {
+        fn judge(&self, path: &str) -> Result<Mount, String> {
             judge(&json!({"hostPath": self.path(path)}), &self.usual())
         }
+    }
+
+    fn refused(verdict: Result<Mount, String>, why: &str) -> bool {
+        verdict.is_err_and(|reason| reason.contains(why))
     }
 
     #[test]
@@ -362,19 +327,20 @@ mod tests {
         );
         // The closer root has the say.
         assert_eq!(judge(&ask("open/shut"), &allowed).unwrap().access, Access::ReadOnly);
-        assert_eq!(world.judge("other"), Err(Reason::NotAllowed(world.path("other"))));
+        assert_eq!(world.judge("other"), Err(format!("{} is below no allowed root", world.path("other").display())));
     }
 
     #[test]
     fn no_link_and_no_dots_lead_out_of_a_root() {
         let world = World::new();
         symlink(world.path("other"), world.path("open/link")).unwrap();
-        assert_eq!(world.judge("open/link"), Err(Reason::NotAllowed(world.path("other"))));
-        assert_eq!(world.judge("open/../other"), Err(Reason::NotAllowed(world.path("other"))));
-        assert!(matches!(world.judge("open/gone"), Err(Reason::Missing(_))));
+        let outside = format!("{} is below no allowed root", world.path("other").display());
+        assert_eq!(world.judge("open/link"), Err(outside.clone()));
+        assert_eq!(world.judge("open/../other"), Err(outside));
+        assert!(refused(world.judge("open/gone"), "is not there"));
         // Nor does a root's name that another folder's begins with.
         fs::create_dir(world.path("open-not")).unwrap();
-        assert!(matches!(world.judge("open-not"), Err(Reason::NotAllowed(_))));
+        assert!(refused(world.judge("open-not"), "is below no allowed root"));
     }
 
     #[test]
@@ -383,20 +349,20 @@ mod tests {
         for name in [".ssh", ".AWS", ".gnupg", ".env", ".env.local", "id_rsa", "my-credentials", "salary-2026"] {
             fs::create_dir(world.path("open").join(name)).unwrap();
             let verdict = world.judge(&format!("open/{name}"));
-            assert!(matches!(verdict, Err(Reason::Blocked(..))), "{name}: {verdict:?}");
+            assert!(refused(verdict, "is blocked by"), "{name}");
             fs::remove_dir(world.path("open").join(name)).unwrap();
         }
         symlink("/etc", world.path("open/config")).unwrap();
-        assert!(matches!(world.judge("open/config"), Err(Reason::Protected(_))));
+        assert!(refused(world.judge("open/config"), "is not for agents"));
         // Under another name, too.
         fs::create_dir(world.path(".ssh")).unwrap();
         symlink(world.path(".ssh"), world.path("open/harmless")).unwrap();
-        assert!(matches!(world.judge("open/harmless"), Err(Reason::Blocked(..))));
+        assert!(refused(world.judge("open/harmless"), "is blocked by"));
         // And a folder that holds them.
         fs::create_dir_all(world.path("open/person/.ssh")).unwrap();
-        assert!(matches!(world.judge("open/person"), Err(Reason::Blocked(..))));
+        assert!(refused(world.judge("open/person"), "is blocked by"));
         let _socket = UnixListener::bind(world.path("open/engine")).unwrap();
-        assert!(matches!(world.judge("open/engine"), Err(Reason::Special(_))));
+        assert!(refused(world.judge("open/engine"), "is neither a folder nor a file"));
     }
 
     #[test]
@@ -405,11 +371,11 @@ mod tests {
         let all = world.list(&json!({"allowedRoots": [{"path": "/", "allowReadWrite": true}]}));
         for path in ["home", "home/data", "config", ""] {
             let verdict = judge(&json!({"hostPath": world.path(path)}), &all);
-            assert!(matches!(verdict, Err(Reason::Protected(_))), "{path}: {verdict:?}");
+            assert!(refused(verdict, "is not for agents"), "{path}");
         }
         for path in ["/", "/etc/ssl", "/proc/self", "/dev/shm"] {
             let verdict = judge(&json!({"hostPath": path}), &all);
-            assert!(matches!(verdict, Err(Reason::Protected(_) | Reason::Missing(_))), "{path}: {verdict:?}");
+            assert!(refused(verdict.clone(), "is not for agents") || refused(verdict, "is not there"), "{path}");
         }
         assert!(judge(&json!({"hostPath": world.path("other")}), &all).is_ok());
     }
@@ -447,7 +413,7 @@ mod tests {
         let world = World::new();
         for name in ["../x", "a/b", "", ".hidden", "..", "a,readonly=false", "/workspace/out"] {
             let entry = json!({"hostPath": world.path("open/notes"), "containerPath": name});
-            assert!(matches!(judge(&entry, &world.usual()), Err(Reason::Name(_))), "{name}");
+            assert!(refused(judge(&entry, &world.usual()), "is no name for a mount"), "{name}");
         }
     }
 
@@ -478,12 +444,12 @@ mod tests {
         };
         store.create_agent_group(&group("main")).unwrap();
         store.create_agent_group(&group("other")).unwrap();
-        assert_eq!(refused(&store, &home).unwrap(), [""; 0]);
+        assert_eq!(super::refused(&store, &home).unwrap(), [""; 0]);
         let additional_mounts = vec![json!({"hostPath": "/does/not/exist"})];
         let config = ContainerConfig { additional_mounts, ..store.container_config("other").unwrap() };
         store.put_container_config(&config).unwrap();
         // The list of whoever runs this test may have faults of its own, which come first.
-        let last = refused(&store, &home).unwrap().pop().unwrap();
+        let last = super::refused(&store, &home).unwrap().pop().unwrap();
         assert_eq!(last, "other: entry 1: /does/not/exist is not there");
     }
 }

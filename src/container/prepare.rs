@@ -15,7 +15,7 @@ use serde_json::Value;
 
 use super::mounts;
 use super::skills::{self, Skill};
-use super::spec::{AGENT_HOME, Access, GATEWAY_DIR, Mount, Network, Spec, User};
+use super::spec::{AGENT_HOME, Access, GATEWAY_DIR, MAX_PROCESSES, Mount, Spec, User};
 use crate::config::Settings;
 use crate::destinations;
 use crate::home::Home;
@@ -30,9 +30,6 @@ pub fn container_name(group: &AgentGroup) -> String {
 }
 
 /// Renders the session's files and says what to run.
-///
-/// # Errors
-/// A file operation or the store failed; the message names what.
 pub fn prepare(
     store: &Store,
     home: &Home,
@@ -99,10 +96,8 @@ pub fn prepare(
         secret_env: vec![(TOKEN_VARIABLE.into(), token.to_owned())],
         memory: own.memory.clone().unwrap_or_else(|| settings.containers.memory.clone()),
         cpus: own.cpus.clone(),
-        network: match own.network {
-            Some(NetworkMode::None) => Network::None,
-            Some(NetworkMode::Bridge) | None => Network::Bridge,
-        },
+        pids: own.pids.unwrap_or(MAX_PROCESSES),
+        network: own.network.unwrap_or(NetworkMode::Bridge),
     })
 }
 
@@ -144,13 +139,13 @@ fn render_config(
     })
 }
 
-/// The shared base, what the chosen skills say of themselves, then the owner's instructions for
+/// The shared base, what the chosen skills want to be known always, then the owner's instructions for
 /// this group, which have the last word.
 fn instructions(home: &Home, settings: &Settings, group: &AgentGroup, skills: &[Skill]) -> Result<String> {
     store::validate_folder(&group.folder)?;
     let mut parts: Vec<String> = Vec::new();
     parts.extend(read_if_there(&settings.containers.shared.join("CLAUDE.md"))?);
-    parts.extend(skills::instructions(skills));
+    parts.extend(skills.iter().filter_map(|skill| skill.fragment.clone()));
     parts.extend(read_if_there(&home.instructions().join(format!("{}.md", group.folder)))?);
     Ok(parts.iter().map(|part| part.trim_end()).collect::<Vec<_>>().join("\n\n") + "\n")
 }
@@ -256,6 +251,23 @@ mod tests {
         assert_eq!(instructions(&home, &settings, &group("g"), &skills).unwrap(), "Base.\n\nTone.\n\nOwn.\n");
         assert_eq!(instructions(&home, &settings, &group("other"), &[]).unwrap(), "Base.\n");
         assert!(instructions(&home, &settings, &group("../g"), &[]).is_err());
+    }
+
+    #[test]
+    fn the_limits_of_a_group_count() {
+        let (_tmp, home, settings) = world();
+        let store = Store::open(&home.store(), jiff::Timestamp::UNIX_EPOCH).unwrap();
+        store.create_agent_group(&group("g")).unwrap();
+        let session = Session::new("s", "g", None, None, jiff::Timestamp::UNIX_EPOCH);
+        let limits = |pids, memory: Option<&str>| {
+            let memory = memory.map(str::to_owned);
+            let own = store::ContainerConfig { pids, memory, ..store.container_config("g").unwrap() };
+            store.put_container_config(&own).unwrap();
+            let spec = prepare(&store, &home, &settings, &session, "c", "token").unwrap();
+            (spec.pids, spec.memory)
+        };
+        assert_eq!(limits(None, None), (MAX_PROCESSES, settings.containers.memory.clone()));
+        assert_eq!(limits(Some(64), Some("99m")), (64, "99m".to_owned()));
     }
 
     #[test]

@@ -1,11 +1,10 @@
-//! Skills: folders under `container/skills/`, of which each agent group has some or all. What an agent
-//! is told of them is part of its instructions.
+//! Skills: folders under `container/skills/`, of which each agent group has some or all. What they are for is
+//! offered by the runner; what one has in a `CLAUDE.md` is part of the agent's instructions.
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::path::Path;
-use std::sync::Mutex;
 
 use anyhow::{Context, Result};
 
@@ -16,28 +15,16 @@ const MAX_NAME_BYTES: usize = 64;
 /// Most of a skill's file that goes into the instructions. bytes
 const MAX_FRAGMENT_BYTES: u64 = 64 << 10;
 
-/// Unknown skills that were logged: groups start containers all day.
-static LOGGED: Mutex<BTreeSet<(String, String)>> = Mutex::new(BTreeSet::new());
-
 /// A skill that is there.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Skill {
     /// Of its folder.
     pub name: String,
-    /// What its `CLAUDE.md` says, else what its `SKILL.md` calls itself.
-    told: Told,
+    /// What its `CLAUDE.md` says.
+    pub fragment: Option<String>,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Told {
-    Fragment(String),
-    Description(String),
-}
-
-/// The chosen skills in the order of their names. One that is not there is logged once and left out.
-///
-/// # Errors
-/// A skill cannot be read.
+/// The chosen skills in the order of their names. One that is not there is logged and left out.
 pub fn chosen(folder: &Path, wanted: &Skills, group: &str) -> Result<Vec<Skill>> {
     let names: BTreeSet<String> = match wanted {
         Skills::Named(names) => names.iter().cloned().collect(),
@@ -48,27 +35,11 @@ pub fn chosen(folder: &Path, wanted: &Skills, group: &str) -> Result<Vec<Skill>>
         let read = if is_name(&name) { read(folder, &name) } else { Ok(None) };
         match read.with_context(|| format!("cannot read the skill {name}"))? {
             Some(skill) => skills.push(skill),
-            None if matches!(wanted, Skills::Named(_)) => log_once(group, &name),
-            None => {}
+            None if *wanted == Skills::All => {}
+            None => log::warn!("A chosen skill is not installed and left out group={group} skill={name:?}"),
         }
     }
     Ok(skills)
-}
-
-/// What the agent is told of its skills: a list, then the fragments.
-pub fn instructions(skills: &[Skill]) -> Vec<String> {
-    let mut list = String::new();
-    let mut parts = Vec::new();
-    for skill in skills {
-        match &skill.told {
-            Told::Description(text) => list += &format!("\n- `/app/skills/{}/SKILL.md`: {text}", skill.name),
-            Told::Fragment(text) => parts.push(text.clone()),
-        }
-    }
-    if !list.is_empty() {
-        parts.insert(0, format!("## Skills\n\nHow to do some tasks well; read the file before such a task.\n{list}"));
-    }
-    parts
 }
 
 fn installed(folder: &Path) -> io::Result<BTreeSet<String>> {
@@ -87,12 +58,9 @@ fn is_name(name: &str) -> bool {
 
 /// A skill has a `CLAUDE.md`, a `SKILL.md` or both; `None` without either.
 fn read(folder: &Path, name: &str) -> io::Result<Option<Skill>> {
-    let told = match file(&folder.join(name).join("CLAUDE.md"))? {
-        Some(fragment) => Some(Told::Fragment(fragment.trim_end().to_owned())),
-        None => file(&folder.join(name).join("SKILL.md"))?
-            .map(|skill| Told::Description(description(&skill).unwrap_or("see there").to_owned())),
-    };
-    Ok(told.map(|told| Skill { name: name.to_owned(), told }))
+    let fragment = file(&folder.join(name).join("CLAUDE.md"))?;
+    let there = fragment.is_some() || file(&folder.join(name).join("SKILL.md"))?.is_some();
+    Ok(there.then(|| Skill { name: name.to_owned(), fragment }))
 }
 
 fn file(path: &Path) -> io::Result<Option<String>> {
@@ -101,21 +69,6 @@ fn file(path: &Path) -> io::Result<Option<String>> {
         Ok(_) => Ok(None),
         Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(None),
         Err(e) => Err(e),
-    }
-}
-
-/// The `description` of a front matter: one line between two lines of `---`.
-fn description(skill: &str) -> Option<&str> {
-    let front = skill.strip_prefix("---\n")?.split_once("\n---")?.0;
-    let text = front.lines().find_map(|line| line.strip_prefix("description:"))?.trim();
-    (!text.is_empty()).then_some(text)
-}
-
-fn log_once(group: &str, name: &str) {
-    // A poisoned list is still a list.
-    let mut logged = LOGGED.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-    if logged.insert((group.to_owned(), name.to_owned())) {
-        log::warn!("A chosen skill is not installed and left out group={group} skill={name:?}");
     }
 }
 
@@ -132,7 +85,7 @@ mod tests {
         };
         put("maps/SKILL.md", "---\nname: maps\ndescription: Find the way.\n---\n# Maps\n");
         put("tone/CLAUDE.md", "## Tone\n\nBe brief.\n");
-        put("tone/SKILL.md", "---\nname: tone\ndescription: Not shown.\n---\n");
+        put("tone/SKILL.md", "---\nname: tone\ndescription: As well.\n---\n");
         put("README.md", "not a skill");
         put("empty/notes.txt", "");
         put("Odd_Name/SKILL.md", "");
@@ -148,10 +101,10 @@ mod tests {
         let tmp = folder();
         let skills = chosen(tmp.path(), &Skills::All, "main").unwrap();
         assert_eq!(names(&skills), ["maps", "tone"]);
-        let told = instructions(&skills);
-        assert!(told[0].ends_with("- `/app/skills/maps/SKILL.md`: Find the way."), "{told:?}");
-        assert_eq!(told[1], "## Tone\n\nBe brief.");
-        assert_eq!(told.len(), 2);
+        assert_eq!(
+            skills.into_iter().map(|skill| skill.fragment).collect::<Vec<_>>(),
+            [None, Some("## Tone\n\nBe brief.\n".into())]
+        );
     }
 
     #[test]
@@ -162,6 +115,5 @@ mod tests {
         let skills = chosen(tmp.path(), &Skills::Named(wanted), "main").unwrap();
         assert_eq!(names(&skills), ["maps"]);
         assert!(chosen(&tmp.path().join("none"), &Skills::All, "main").unwrap().is_empty());
-        assert!(instructions(&[]).is_empty());
     }
 }

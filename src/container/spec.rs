@@ -5,6 +5,8 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::store::NetworkMode;
+
 /// Where the runner lies in a container.
 pub const RUNNER: &str = "/app/nanoclaw-runner";
 /// Where the gateway's socket folder lies in a container.
@@ -19,8 +21,8 @@ pub const SESSION_LABEL: &str = "nanoclaw.session";
 
 /// Largest file a container may write. bytes
 const MAX_FILE_BYTES: u64 = 2 << 30;
-/// Most processes and threads in a container.
-const MAX_PROCESSES: u32 = 512;
+/// Most processes and threads in a container of a group that says nothing else.
+pub const MAX_PROCESSES: u32 = 512;
 /// Largest file system in memory. bytes
 const TMPFS_BYTES: u64 = 256 << 20;
 
@@ -40,7 +42,9 @@ pub struct Spec {
     /// As docker takes it.
     pub memory: String,
     pub cpus: Option<String>,
-    pub network: Network,
+    /// Most processes and threads.
+    pub pids: u32,
+    pub network: NetworkMode,
 }
 
 /// Numeric user and group inside the container, and of what it may write on the host.
@@ -59,15 +63,6 @@ impl User {
     pub fn for_host(uid: u32, gid: u32) -> User {
         if uid == 0 { User::DEDICATED } else { User { uid, gid } }
     }
-}
-
-/// What a container reaches besides its mounts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Network {
-    /// The internet, through the engine's default bridge.
-    Bridge,
-    /// Nothing; its model is still reached through the gateway's socket.
-    None,
 }
 
 /// A folder or file of the host in a container.
@@ -121,7 +116,7 @@ impl Spec {
         add(&["--label", &format!("{SESSION_LABEL}={}", self.session_id)]);
         add(&["--user", &format!("{}:{}", self.user.uid, self.user.gid)]);
         add(&["--cap-drop", "ALL", "--security-opt", "no-new-privileges", "--read-only"]);
-        add(&["--pids-limit", &MAX_PROCESSES.to_string()]);
+        add(&["--pids-limit", &self.pids.to_string()]);
         // Swap beyond the limit would wear out an SD card.
         add(&["--memory", &self.memory, "--memory-swap", &self.memory]);
         if let Some(cpus) = &self.cpus {
@@ -129,13 +124,7 @@ impl Spec {
         }
         add(&["--ulimit", &format!("fsize={MAX_FILE_BYTES}:{MAX_FILE_BYTES}"), "--ulimit", "core=0:0"]);
         add(&["--log-driver", "json-file", "--log-opt", "max-size=1m", "--log-opt", "max-file=2"]);
-        add(&[
-            "--network",
-            match self.network {
-                Network::Bridge => "bridge",
-                Network::None => "none",
-            },
-        ]);
+        add(&["--network", self.network.as_str()]);
         for folder in ["/tmp", AGENT_HOME] {
             let User { uid, gid } = self.user;
             add(&[
@@ -176,7 +165,8 @@ mod tests {
             secret_env: vec![("NANOCLAW_GATEWAY_TOKEN".into(), "t0ken".into())],
             memory: "512m".into(),
             cpus: None,
-            network: Network::Bridge,
+            pids: 99,
+            network: NetworkMode::Bridge,
         }
     }
 
@@ -189,7 +179,7 @@ mod tests {
             "--cap-drop ALL",
             "--security-opt no-new-privileges",
             "--read-only",
-            "--pids-limit 512",
+            "--pids-limit 99",
             "--memory 512m --memory-swap 512m",
             "--log-opt max-size=1m",
             "--label nanoclaw.install=abc --label nanoclaw.session=s1",

@@ -30,7 +30,7 @@ impl Actor {
         let now = self.now.instant;
         for _ in 0..MAX_LOOKS_IN_A_ROW {
             let Some(books) = self.books(session_id) else { return };
-            let faults = books.faults();
+            let faults = books.faults;
             let looked = open_untrusted(&books.dir).map_err(LookError::from).and_then(|db| books.look(&db));
             let looked = match looked {
                 // A dead container rolls nothing back any more: read a copy that was.

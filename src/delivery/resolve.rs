@@ -29,9 +29,6 @@ pub enum Resolved {
 }
 
 /// Where a row goes: the address it names, or the session's own chat.
-///
-/// # Errors
-/// The store or the session's files failed; nothing was decided.
 pub fn resolve(store: &Store, session: &Session, dir: &SessionDir, row: &MessageOut) -> Result<Resolved> {
     let own = destinations::own_chat(store, session)?;
     let (chat, thread_id) = match (&row.address.channel_type, &row.address.platform_id) {

@@ -49,7 +49,8 @@ pub struct Books {
     looked: Option<Stamp>,
     /// When to look again after a look that could not be finished.
     pub look_again: Option<Instant>,
-    faults: u32,
+    /// Looks in a row that failed.
+    pub faults: u32,
     flush_faults: u32,
     /// When to write again what could not be written.
     pub flush_again: Option<Instant>,
@@ -120,8 +121,6 @@ pub struct Finished {
 }
 
 impl Finished {
-    /// # Errors
-    /// SQLite's.
     pub fn new(inbound: &InboundDb, id: String, status: InStatus) -> rusqlite::Result<Finished> {
         let address = inbound.message(&id)?.map(|row| row.address).unwrap_or_default();
         let chat = address.channel_type.zip(address.platform_id);
@@ -184,9 +183,6 @@ impl Books {
     }
 
     /// Reads what is new.
-    ///
-    /// # Errors
-    /// [`LookError`]; nothing was taken, look again.
     pub fn look(&mut self, db: &UntrustedDb) -> Result<Found, LookError> {
         self.looked = Stamp::take(&self.dir.outbound_db()).ok();
         let inbound = InboundDb::open(&self.dir, Durability::Normal)?;
@@ -316,9 +312,6 @@ impl Books {
     }
 
     /// Writes what waits, in one transaction. On an error everything still waits.
-    ///
-    /// # Errors
-    /// The store's or SQLite's.
     pub fn flush(&mut self, store: &Store, now: Timestamp, zone: &str) -> Result<Flushed> {
         // Cut after this, the rows are read again, and the store knows that they are counted.
         store.count_usage(&self.session, &time::day(now, zone).to_string(), &self.marks.usage)?;
@@ -384,10 +377,6 @@ impl Books {
     pub fn look_succeeded(&mut self) -> u32 {
         self.look_again = None;
         std::mem::take(&mut self.faults)
-    }
-
-    pub fn faults(&self) -> u32 {
-        self.faults
     }
 
     /// The stamp under which nothing is left to do, once these books are quiet.

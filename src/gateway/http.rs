@@ -30,9 +30,6 @@ impl Request {
 
 /// Reads the head of a request. `buffer` holds what came before and keeps what comes after it.
 /// `None` when the other side closed between two requests.
-///
-/// # Errors
-/// The stream's, and `InvalidData` for what is no request or too large.
 pub fn read_head(stream: &mut impl Read, buffer: &mut Vec<u8>) -> io::Result<Option<Request>> {
     let (request, head_bytes) = loop {
         if let Some(parsed) = parse_head(buffer)? {
@@ -50,9 +47,6 @@ pub fn read_head(stream: &mut impl Read, buffer: &mut Vec<u8>) -> io::Result<Opt
 }
 
 /// Reads the body that belongs to a head.
-///
-/// # Errors
-/// As [`read_head`].
 pub fn read_body(stream: &mut (impl Read + Write), buffer: &mut Vec<u8>, request: &mut Request) -> io::Result<()> {
     let framing = request.headers.iter().filter(|(n, _)| n == "content-length" || n == "transfer-encoding");
     if framing.count() > 1 {

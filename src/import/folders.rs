@@ -39,9 +39,6 @@ pub struct Plan {
 }
 
 /// Decides for every folder below `data/v2-sessions` and `groups`, and accounts for it.
-///
-/// # Errors
-/// A folder cannot be looked at.
 pub fn plan(home: &Home, old: &Path, taken: &mut Taken) -> Result<Plan> {
     let mut plan = Plan::default();
     let sessions = plan.sessions(home, old, taken)?;
@@ -136,18 +133,12 @@ pub struct Stage {
 
 impl Stage {
     /// An empty stage in the home.
-    ///
-    /// # Errors
-    /// It cannot be made.
     pub fn create(home: &Home) -> Result<Stage> {
         Ok(Stage { home: home.root().to_owned(), folder: Scratch::create(&home.data())?, moved: Vec::new() })
     }
 
     /// Copies what the plan says from the install at `old`, and converts the session folders.
     /// Returns what the owner should know of it.
-    ///
-    /// # Errors
-    /// The first file that failed.
     pub fn fill(&self, old: &Path, plan: &Plan) -> Result<Vec<String>> {
         let mut copier = Copier::default();
         let mut notes = Vec::new();
@@ -197,9 +188,7 @@ impl Stage {
     }
 
     /// Moves everything to its place, which is free.
-    ///
-    /// # Errors
-    /// The first folder that cannot be moved; those before it are moved back with the stage.
+    /// On an error those that were moved are moved back with the stage.
     pub fn move_in(&mut self, plan: &Plan) -> Result<()> {
         for place in &plan.places {
             let to = self.home.join(place);
@@ -238,9 +227,6 @@ impl Drop for Stage {
 }
 
 /// Whether a folder may be put there: nothing is, or an empty folder.
-///
-/// # Errors
-/// It cannot be looked at.
 pub fn is_free(place: &Path) -> Result<bool> {
     let look = || match fs::symlink_metadata(place) {
         Ok(meta) => Ok(meta.is_dir() && fs::read_dir(place)?.next().is_none()),

@@ -41,9 +41,7 @@ struct Rows<'a> {
 }
 
 /// Takes over every row of `source`. The report accounts for all of them.
-///
-/// # Errors
-/// Faults of the databases themselves; those of rows are in the accounts.
+/// Errors are faults of the databases themselves; those of rows are in the accounts.
 pub fn take(source: &LegacyDb, store: &Store, now: Timestamp) -> Result<Taken> {
     let mut rows = Rows { source, store, taken: Taken::default(), chats: HashMap::new() };
     rows.groups_and_chats()?;

@@ -12,7 +12,7 @@ use nanoclaw_session::untrusted::{OutRow, open_untrusted};
 use rusqlite::Connection;
 
 use super::{Mode, Report, import};
-use crate::home::{Home, LockError};
+use crate::home::{Held, Home};
 use crate::store::{CliScope, EngageMode, SenderScope, Store, Target};
 
 const NOW: Timestamp = Timestamp::UNIX_EPOCH;
@@ -373,7 +373,7 @@ fn nothing_is_imported_under_a_running_daemon_or_from_no_install() {
     world.set_up();
     let lock = world.home().lock().unwrap();
     let error = world.import(Mode::Real).unwrap_err();
-    assert!(matches!(error.downcast_ref(), Some(LockError::Held { .. })), "{error:#}");
+    assert!(error.is::<Held>(), "{error:#}");
     world.import(Mode::DryRun).unwrap();
     drop(lock);
     let nothing = import(&world.home(), world.tmp.path(), Mode::DryRun, NOW).unwrap_err().to_string();

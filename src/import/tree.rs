@@ -40,9 +40,6 @@ pub struct Copier {
 
 impl Copier {
     /// Copies the folder `from` to `to`, which must not exist.
-    ///
-    /// # Errors
-    /// The first file that cannot be copied, by path; or the limit.
     pub fn copy(&mut self, from: &Path, to: &Path, reader: Reader) -> Result<()> {
         self.entry(CWD, from.as_os_str(), to, reader).with_context(|| format!("cannot copy {}", from.display()))
     }

@@ -5,15 +5,9 @@
 pub enum Command {
     /// Of the agent's own terminal, of no use in a chat: it vanishes.
     Filtered,
-    /// For owners and admins.
-    Admin(Handler),
-}
-
-/// Who carries an admin command out.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Handler {
-    /// The agent runner, which gets it like a message.
+    /// For owners and admins: the agent runner gets it like a message.
     Runner,
+    /// For owners and admins.
     Host(HostCommand),
 }
 
@@ -37,15 +31,15 @@ const COMMANDS: &[(&str, Command)] = &[
     ("doctor", Command::Filtered),
     ("config", Command::Filtered),
     ("remote-control", Command::Filtered),
-    ("clear", Command::Admin(Handler::Runner)),
-    ("compact", Command::Admin(Handler::Runner)),
-    ("context", Command::Admin(Handler::Runner)),
-    ("cost", Command::Admin(Handler::Runner)),
-    ("files", Command::Admin(Handler::Runner)),
-    ("stop", Command::Admin(Handler::Host(HostCommand::Stop))),
-    ("restart", Command::Admin(Handler::Host(HostCommand::Restart))),
-    ("status", Command::Admin(Handler::Host(HostCommand::Status))),
-    ("tasks", Command::Admin(Handler::Host(HostCommand::Tasks))),
+    ("clear", Command::Runner),
+    ("compact", Command::Runner),
+    ("context", Command::Runner),
+    ("cost", Command::Runner),
+    ("files", Command::Runner),
+    ("stop", Command::Host(HostCommand::Stop)),
+    ("restart", Command::Host(HostCommand::Restart)),
+    ("status", Command::Host(HostCommand::Status)),
+    ("tasks", Command::Host(HostCommand::Tasks)),
 ];
 
 /// The command a text is. `/stop@mybot`, as some platforms write it in groups, is `/stop`.
@@ -61,7 +55,7 @@ mod tests {
 
     #[test]
     fn only_a_known_first_word_is_a_command() {
-        let stop = Some(Command::Admin(Handler::Host(HostCommand::Stop)));
+        let stop = Some(Command::Host(HostCommand::Stop));
         for text in ["/stop", "  /STOP now", "/stop@mybot", "/stop\nplease"] {
             assert_eq!(parse(text), stop, "{text:?}");
         }
@@ -69,6 +63,6 @@ mod tests {
             assert_eq!(parse(text), None, "{text:?}");
         }
         assert_eq!(parse("/remote-control"), Some(Command::Filtered));
-        assert_eq!(parse("/clear"), Some(Command::Admin(Handler::Runner)));
+        assert_eq!(parse("/clear"), Some(Command::Runner));
     }
 }

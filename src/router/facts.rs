@@ -35,8 +35,6 @@ impl<'a> Facts<'a> {
         Facts { store, chats: HashMap::new(), standings: HashMap::new(), sessions: HashMap::new() }
     }
 
-    /// # Errors
-    /// The store's, here and below.
     pub fn wired(&mut self, chat: &Chat) -> Result<Rc<Wired>> {
         if let Some(known) = self.chats.get(chat) {
             return Ok(Rc::clone(known));

@@ -3,7 +3,7 @@
 
 use nanoclaw_session::row::Trigger;
 
-use super::command::{self, Command, Handler, HostCommand};
+use super::command::{self, Command, HostCommand};
 use super::engage::{Engagement, InThread, Pattern, engage};
 use super::session::Scope;
 use crate::channel::{ChatKind, InboundMessage, Mention};
@@ -100,19 +100,6 @@ pub enum Why {
 }
 
 impl Why {
-    pub const ALL: [Why; 10] = [
-        Why::NoWiring,
-        Why::ChatDenied,
-        Why::NotAddressed,
-        Why::NoMatch,
-        Why::SenderUnknown,
-        Why::SenderAwaitsApproval,
-        Why::SenderNotMember,
-        Why::CommandFiltered,
-        Why::CommandDenied,
-        Why::Duplicate,
-    ];
-
     /// The word under which it is recorded.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -127,10 +114,6 @@ impl Why {
             Why::CommandDenied => "command_denied",
             Why::Duplicate => "duplicate",
         }
-    }
-
-    pub fn parse(word: &str) -> Option<Why> {
-        Why::ALL.into_iter().find(|why| why.as_str() == word)
     }
 
     /// The reason in plain words.
@@ -194,11 +177,9 @@ fn rule(
         (Engagement::Accumulates(why), _, _) => Ruling::NotHeard(why),
         (Engagement::Answers, Some(Command::Filtered), _) => Ruling::NotHeard(Why::CommandFiltered),
         (Engagement::Answers, _, Err(why)) => Ruling::NotHeard(why),
-        (Engagement::Answers, Some(Command::Admin(_)), _) if !standing.may_administer() => {
-            Ruling::NotHeard(Why::CommandDenied)
-        }
-        (Engagement::Answers, Some(Command::Admin(Handler::Host(command))), _) => Ruling::Asked { command, scope },
-        (Engagement::Answers, Some(Command::Admin(Handler::Runner)) | None, Ok(())) => {
+        (Engagement::Answers, Some(_), _) if !standing.may_administer() => Ruling::NotHeard(Why::CommandDenied),
+        (Engagement::Answers, Some(Command::Host(command)), _) => Ruling::Asked { command, scope },
+        (Engagement::Answers, Some(Command::Runner) | None, Ok(())) => {
             let sticks = wiring.engage_mode == EngageMode::MentionSticky
                 && matches!(scope, Scope::Thread(_))
                 && *in_thread == InThread::NotYet;

@@ -27,9 +27,6 @@ pub enum Pairing {
 }
 
 /// Opens a code, which replaces every earlier one.
-///
-/// # Errors
-/// The store's.
 pub fn open(store: &Store, now: Timestamp) -> Result<PairingCode> {
     Ok(store.create_pairing_code(&new_code(), now)?)
 }
@@ -43,9 +40,7 @@ fn code_of(text: &str) -> Option<String> {
 }
 
 /// Recognises a private message that is a code, and does what it stands for.
-///
-/// # Errors
-/// The store's; nothing is changed then, and the code stays open.
+/// On an error nothing is changed, and the code stays open.
 pub fn recognise(store: &Store, home: &Home, message: &InboundMessage, now: Timestamp) -> Result<Pairing> {
     let (Some(code), Some(sender)) = (code_of(&message.content.text), message.content.sender_id.as_deref()) else {
         return Ok(Pairing::Nothing);

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use anyhow::Result;
 use jiff::Timestamp;
-use nanoclaw_session::row::OutKind;
+use nanoclaw_session::row::{NewMessageIn, OutKind};
 use serde_json::json;
 
 use super::judge::Why;
@@ -64,7 +64,17 @@ impl<'a> Records<'a> {
             agent_group_id.unwrap_or("-"),
             why.as_str()
         );
-        self.decisions.push(decision(message, agent_group_id, why, self.now));
+        self.decisions.push(Decision {
+            message_id: message.id.clone(),
+            at: self.now,
+            channel_type: message.chat.channel_type.clone(),
+            platform_id: message.chat.platform_id.clone(),
+            thread_id: message.thread_id.clone(),
+            sender_id: message.content.sender_id.clone(),
+            agent_group_id: agent_group_id.map(str::to_owned),
+            reason: why.as_str().to_owned(),
+            detail: Some(why.sentence().to_owned()),
+        });
     }
 
     /// Counts a message in the audit of dropped ones.
@@ -90,9 +100,6 @@ impl<'a> Records<'a> {
     }
 
     /// Answers in the chat, once per message however often it comes.
-    ///
-    /// # Errors
-    /// The store's, here and below.
     pub fn answer(&mut self, message: &InboundMessage, text: &str) -> Result<()> {
         let key = format!("answer:{}:{}", message.chat, message.id);
         let (chat, thread_id) = message.answer_to();
@@ -205,18 +212,18 @@ pub fn sender_row(message: &InboundMessage, id: &str, now: Timestamp) -> User {
     User { id: id.to_owned(), kind, display_name: message.content.sender.clone(), created_at: now }
 }
 
-/// A decision's row.
-fn decision(message: &InboundMessage, agent_group_id: Option<&str>, why: Why, now: Timestamp) -> Decision {
+/// What is recorded of a row that was there already.
+pub fn duplicate(row: &NewMessageIn, agent_group_id: &str) -> Decision {
     Decision {
-        message_id: message.id.clone(),
-        at: now,
-        channel_type: message.chat.channel_type.clone(),
-        platform_id: message.chat.platform_id.clone(),
-        thread_id: message.thread_id.clone(),
-        sender_id: message.content.sender_id.clone(),
-        agent_group_id: agent_group_id.map(str::to_owned),
-        reason: why.as_str().to_owned(),
-        detail: Some(why.sentence().to_owned()),
+        message_id: super::platform_id_of(&row.id, agent_group_id),
+        at: crate::time::now(),
+        channel_type: row.address.channel_type.clone().unwrap_or_default(),
+        platform_id: row.address.platform_id.clone().unwrap_or_default(),
+        thread_id: row.address.thread_id.clone(),
+        sender_id: None,
+        agent_group_id: Some(agent_group_id.to_owned()),
+        reason: Why::Duplicate.as_str().to_owned(),
+        detail: Some(Why::Duplicate.sentence().to_owned()),
     }
 }
 

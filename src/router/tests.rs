@@ -16,10 +16,3 @@ fn a_row_id_leads_back_to_the_platform_id() {
     }
     assert_eq!(platform_id_of("from-elsewhere", "main"), "from-elsewhere");
 }
-
-#[test]
-fn every_reason_has_a_word_of_its_own() {
-    for why in Why::ALL {
-        assert_eq!(Why::parse(why.as_str()), Some(why));
-    }
-}

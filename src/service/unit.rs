@@ -38,58 +38,14 @@ impl Schedule {
 /// Every file there may be.
 pub const FILES: [&str; 3] = ["nanoclaw.service", "nanoclaw-sweep.service", "nanoclaw-sweep.timer"];
 
-const DAEMON: &str = "Type=notify
-NotifyAccess=main
-WatchdogSec=180
-Restart=on-failure
-RestartSec=5
-RestartSteps=4
-RestartMaxDelaySec=60
-RestartPreventExitStatus=2
-ExecReload=/bin/kill -HUP $MAINPID
-";
-
+const DAEMON: &str = include_str!("daemon.conf");
 /// Held by a daemon, or work left for the next one, is no failure.
-const CYCLE: &str = "Type=oneshot
-SuccessExitStatus=3 4
-TimeoutStartSec=180
-";
-
+const CYCLE: &str = include_str!("cycle.conf");
 /// The CLI's processes count too, and end after us. Ours waits for at most ten seconds.
-const LIMITS: &str = "KillMode=mixed
-TimeoutStopSec=15
-OOMPolicy=continue
-MemoryHigh=384M
-MemoryMax=512M
-NoNewPrivileges=yes
-LockPersonality=yes
-RestrictRealtime=yes
-RestrictSUIDSGID=yes
-SystemCallArchitectures=native
-";
-
+const LIMITS: &str = include_str!("limits.conf");
 /// No ProtectClock: it also forbids to ask whether the clock is set (systemd issue 26413).
-const SYSTEM_LIMITS: &str = "ProtectSystem=strict
-PrivateTmp=yes
-ProtectControlGroups=yes
-ProtectHostname=yes
-ProtectKernelLogs=yes
-ProtectKernelModules=yes
-ProtectKernelTunables=yes
-RestrictNamespaces=yes
-RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6 AF_NETLINK
-";
-
-const TIMER: &str = "[Unit]
-Description=nanoclaw, one cycle every minute
-
-[Timer]
-OnCalendar=minutely
-AccuracySec=5s
-
-[Install]
-WantedBy=timers.target
-";
+const SYSTEM_LIMITS: &str = include_str!("system-limits.conf");
+const TIMER: &str = include_str!("nanoclaw-sweep.timer");
 
 /// Names and texts of the files.
 pub fn files(install: &Install<'_>, schedule: Schedule) -> Vec<(&'static str, String)> {

@@ -6,7 +6,6 @@ use std::fmt;
 
 use rusqlite::ffi;
 
-use super::Dependent;
 use super::table::Row;
 
 pub type Result<T, E = StoreError> = std::result::Result<T, E>;
@@ -17,18 +16,12 @@ pub enum StoreError {
     NotFound { noun: &'static str, id: String },
     /// Another row has what must be unique: the id or, such as `agent_groups.folder`, what is `taken`.
     Conflict { noun: &'static str, id: String, taken: String },
-    /// It is not deleted because of what depends on it.
-    InUse { noun: &'static str, id: String, by: Vec<Dependent> },
     /// The row breaks a rule of its table.
     Invalid { noun: &'static str, id: String, problem: String },
     /// A stored value is none that this version knows.
     Corrupt { table: &'static str, row: String, column: &'static str, problem: String },
-    /// The database was written by a newer nanoclaw.
-    NewerSchema { found: i64, known: i64 },
-    /// The database must be migrated first, and was opened for reading only.
-    OlderSchema { found: i64, known: i64 },
-    /// The database has a history that is not ours, such as NanoClaw's own `v2.db`.
-    ForeignSchema { version: i64, name: String },
+    /// The database's history is not, or not yet, ours; which, and what helps.
+    Schema(String),
     /// The database file could not be created.
     Io(std::io::Error),
     /// Any other fault, in SQLite's words.
@@ -74,25 +67,11 @@ impl fmt::Display for StoreError {
         match self {
             StoreError::NotFound { noun, id } => write!(f, "there is no {noun} `{id}`"),
             StoreError::Conflict { noun, id, taken } => write!(f, "{noun} `{id}`: already taken ({taken})"),
-            StoreError::InUse { noun, id, by } => {
-                let by: Vec<_> = by.iter().map(Dependent::to_string).collect();
-                write!(f, "{noun} `{id}` is in use by {}", by.join(", "))
-            }
             StoreError::Invalid { noun, id, problem } => write!(f, "{noun} `{id}`: {problem}"),
             StoreError::Corrupt { table, row, column, problem } => {
                 write!(f, "table {table}, row `{row}`, column {column}: {problem}")
             }
-            StoreError::NewerSchema { found, known } => {
-                write!(f, "the database has schema {found}, written by a newer nanoclaw; this one knows {known}")
-            }
-            StoreError::OlderSchema { found, known } => write!(
-                f,
-                "the database has schema {found} and waits for its migration to {known}: start the daemon once"
-            ),
-            StoreError::ForeignSchema { version, name } => write!(
-                f,
-                "the database was not made by this program (schema {version} is `{name}`); `nanoclaw import` takes over a NanoClaw install"
-            ),
+            StoreError::Schema(problem) => f.write_str(problem),
             StoreError::Io(_) => write!(f, "the database file cannot be created"),
             StoreError::Sqlite(error) => write!(f, "{error}"),
         }

@@ -45,9 +45,6 @@ pub struct LegacyDb {
 
 impl LegacyDb {
     /// Opens the private copy at `path`; what lies beside it (`-wal`, `-journal`) is applied.
-    ///
-    /// # Errors
-    /// It is no database, it is damaged, or it has no agent groups and so is no NanoClaw v2's.
     pub fn open(path: &Path) -> Result<LegacyDb> {
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let connection = Connection::open_with_flags(path, flags)?;

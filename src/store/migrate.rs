@@ -62,7 +62,10 @@ pub fn require_ours(store: &Store) -> Result<()> {
 pub fn require_current(store: &Store) -> Result<()> {
     let done = applied(store, MIGRATIONS)?;
     if done < MIGRATIONS.len() {
-        return Err(StoreError::OlderSchema { found: done as i64, known: MIGRATIONS.len() as i64 });
+        let known = MIGRATIONS.len();
+        let problem =
+            format!("the database has schema {done} and waits for its migration to {known}: start the daemon once");
+        return Err(StoreError::Schema(problem));
     }
     Ok(())
 }
@@ -75,11 +78,16 @@ fn applied(store: &Store, migrations: &[Migration]) -> Result<usize> {
     let history: Vec<Applied> = store.all("ORDER BY version", &[])?;
     for (step, known) in history.iter().zip(migrations) {
         if step.name != known.name {
-            return Err(StoreError::ForeignSchema { version: step.version, name: step.name.clone() });
+            return Err(StoreError::Schema(format!(
+                "the database was not made by this program (schema {} is `{}`); `nanoclaw import` takes over a NanoClaw install",
+                step.version, step.name
+            )));
         }
     }
     if let Some(unknown) = history.get(migrations.len()..).and_then(|unknown| unknown.last()) {
-        return Err(StoreError::NewerSchema { found: unknown.version, known: migrations.len() as i64 });
+        let (found, known) = (unknown.version, migrations.len());
+        let problem = format!("the database has schema {found}, written by a newer nanoclaw; this one knows {known}");
+        return Err(StoreError::Schema(problem));
     }
     Ok(history.len())
 }

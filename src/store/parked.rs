@@ -40,9 +40,7 @@ impl Parked {
 
 impl Store {
     /// Keeps messages for a session; a power loss does not undo that.
-    ///
-    /// # Errors
-    /// Too many wait already, or the store's: nothing is kept then.
+    /// An error, such as too many that wait already, keeps nothing.
     pub(crate) fn park(&self, session_id: &str, rows: &[NewMessageIn]) -> Result<()> {
         if self.parked(session_id)?.len() + rows.len() > MAX_PER_SESSION {
             return Err(StoreError::invalid::<Parked>(session_id, "too many messages wait for this session"));

@@ -12,8 +12,7 @@ const MAX_MODELS: i64 = 20;
 const OTHER_MODELS: &str = "(others)";
 
 /// The columns that add up.
-const SUMS: [&str; 6] =
-    ["turns", "input_tokens", "output_tokens", "cache_read_tokens", "cache_write_tokens", "cost_microusd"];
+const SUMS: [&str; 5] = ["turns", "input_tokens", "output_tokens", "cache_read_tokens", "cache_write_tokens"];
 
 table! {
     /// What all sessions of a group have had from a model on a day.
@@ -28,8 +27,8 @@ table! {
         output_tokens: i64,
         cache_read_tokens: i64,
         cache_write_tokens: i64,
-        /// As far as providers say it. millionths of a US dollar
-        cost_microusd: i64,
+        /// As far as providers say it. US dollars
+        cost_usd: Option<f64>,
     }
 }
 
@@ -42,11 +41,12 @@ impl Store {
         }
         let add = |column| format!("{column} = min({column} + excluded.{column}, {MAX_TOKENS})");
         let sql = format!(
-            "INSERT INTO usage (session_id, day, provider, model, agent_group_id, last_seq, {})
+            "INSERT INTO usage (session_id, day, provider, model, agent_group_id, last_seq, {}, cost_microusd)
              VALUES (?1, ?2, ?3, ?4, ?5, ?6, 1, ?7, ?8, ?9, ?10, ?11)
-             ON CONFLICT (session_id, day, provider, model) DO UPDATE SET {}, last_seq = excluded.last_seq",
+             ON CONFLICT (session_id, day, provider, model) DO UPDATE SET {}, {}, last_seq = excluded.last_seq",
             SUMS.join(", "),
-            SUMS.map(add).join(", ")
+            SUMS.map(add).join(", "),
+            add("cost_microusd")
         );
         self.transaction(|| {
             let counted: Vec<i64> =
@@ -73,14 +73,18 @@ impl Store {
         })
     }
 
-    /// What was used since `day`, by all groups or one, the oldest first.
+    /// What was used since `day`, by all groups or one, the oldest first; behind it, where there is any, the total.
     pub fn usage_since(&self, day: &str, agent_group_id: Option<&str>) -> Result<Vec<UsageSum>> {
         // `total` does not overflow, whatever containers said.
         let sums = SUMS.map(|sum| format!("CAST(total({sum}) AS INTEGER) AS {sum}")).join(", ");
-        let sql = format!(
-            "SELECT day, agent_group_id, provider, model, {sums} FROM usage
-             WHERE day >= ?1 AND (?2 IS NULL OR agent_group_id = ?2) GROUP BY 1, 2, 3, 4 ORDER BY 1, 2, 3, 4"
-        );
+        let select = |key| {
+            format!(
+                "SELECT {key}, {sums}, nullif(total(cost_microusd), 0) / 1e6 AS cost_usd FROM usage
+                 WHERE day >= ?1 AND (?2 IS NULL OR agent_group_id = ?2)"
+            )
+        };
+        let (each, all) = (select("day, agent_group_id, provider, model"), select("'total', '', '', ''"));
+        let sql = format!("{each} GROUP BY 1, 2, 3, 4 UNION ALL {all} HAVING count(*) > 0 ORDER BY 1, 2, 3, 4");
         self.rows(&sql, &[&day, &agent_group_id])
     }
 }

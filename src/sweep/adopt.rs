@@ -7,8 +7,9 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 
 use super::fault::StartFault;
-use super::{Actor, Event, Exit, FIND_RETRY, Leftovers, MAX_FIND_RETRY, Phase, Run, Waiting};
+use super::{Actor, Event, Exit, FIND_RETRY, MAX_FIND_RETRY, Phase, Run, Waiting};
 use crate::container::docker::{Docker, DockerError, Inspected, Life, RUN_DEADLINE, Started, State};
+use crate::daemon::Mode;
 use crate::store::{ContainerRun, EndReason, RunEnd};
 use crate::thread::{pause, spawn_worker, tell};
 
@@ -21,7 +22,7 @@ impl Actor {
         let open = self.parts.store.open_container_runs()?;
         // What is started from here on would be nobody's.
         self.reconciled = false;
-        if open.is_empty() && self.parts.leftovers == Leftovers::Recorded {
+        if open.is_empty() && self.parts.mode == Mode::Once {
             return self.found(Ok(Vec::new()));
         }
         let (docker, me, install) = (self.parts.docker.clone(), self.parts.me.clone(), self.parts.home.install_id());
@@ -35,7 +36,7 @@ impl Actor {
     /// Nothing starts until the engine was asked again: a start may have come to something after all.
     pub(super) fn reconcile_again(&mut self) {
         self.reconciled = false;
-        self.parts.leftovers = Leftovers::All;
+        self.parts.mode = Mode::Daemon;
         self.find_again = Some(Instant::now() + self.find_wait);
     }
 
@@ -56,6 +57,9 @@ impl Actor {
             }
         };
         let runs = self.parts.store.open_container_runs()?;
+        // A session that was deleted meanwhile has no run any more, and its slot would take up a place for good.
+        let known = |session_id: &String| runs.iter().any(|run| run.session_id == *session_id);
+        self.slots.retain(|session_id, slot| !matches!(slot.phase, Phase::Unknown) || known(session_id));
         let wait = std::mem::replace(&mut self.find_wait, FIND_RETRY);
         self.find_again = None;
         for run in runs {

@@ -16,6 +16,7 @@ use crate::delivery;
 use crate::recurrence;
 use crate::store::{ContainerStatus, EndReason, RunEnd, StoreError};
 use crate::thread::{pause, spawn_worker, tell};
+use crate::watch::Command;
 
 /// Largest kept log of one container. bytes
 const MAX_KEPT_LOG_BYTES: usize = 1024 * 1024;
@@ -97,7 +98,7 @@ impl Actor {
             slot.not_before = None;
         }
         let crashes = slot.crashes;
-        self.parts.watcher.forget_session(session_id);
+        self.parts.watcher.send(Command::ForgetSession { session_id: session_id.to_owned() });
         log::info!(
             "Container ended session={session_id} container={} reason={} code={}",
             run.container_name,

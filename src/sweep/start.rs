@@ -10,7 +10,7 @@ use super::decide::{self, Next, Room, Wait};
 use super::fault::{FaultKind, StartFault};
 use super::progress::Progress;
 use super::{Actor, Event, Exit, MEMORY_AGAIN, Phase, Proof, Run, Slot, TELL_WAITING, Waiting};
-use crate::container::docker::{Leftover, Life, StartFailed, Started};
+use crate::container::docker::{Leftover, Life, Started};
 use crate::container::prepare;
 use crate::delivery;
 use crate::id::{new_id, new_secret};
@@ -18,16 +18,10 @@ use crate::memory;
 use crate::store::{ContainerRun, ContainerStatus, EndReason, GatewayToken, Session, StartReason, StoreError};
 use crate::thread::{spawn_worker, tell};
 use crate::time::Now;
+use crate::watch::Command;
 
 /// Longest wait after an engine that did not answer: it comes back as a whole, and soon.
 const MAX_ENGINE_BACKOFF: Duration = Duration::from_secs(30);
-
-/// Why the worker that was to start a container failed.
-#[derive(Debug)]
-pub struct StartProblem {
-    pub fault: StartFault,
-    pub leftover: Leftover,
-}
 
 impl Actor {
     pub(super) fn wake(&mut self, session_id: &str, reason: StartReason) {
@@ -145,10 +139,9 @@ impl Actor {
         let (docker, settings) = (self.parts.docker.clone(), self.parts.settings.clone());
         let (me, run_id) = (self.parts.me.clone(), run.id.clone());
         let worker = spawn_worker("docker-run", move || {
-            let result = docker.start(&spec).map_err(|StartFailed { error, leftover }| StartProblem {
-                fault: StartFault::diagnose(&docker, &settings, &spec.image, error),
-                leftover,
-            });
+            let result = docker
+                .start(&spec)
+                .map_err(|(error, leftover)| (StartFault::diagnose(&docker, &settings, &spec.image, error), leftover));
             tell(&me, Event::Started { run_id, result });
         });
         match worker {
@@ -164,7 +157,7 @@ impl Actor {
 
     /// What was watched for a start that came to nothing is watched no more.
     fn no_container(&self, session_id: &str) {
-        self.parts.watcher.forget_session(session_id);
+        self.parts.watcher.send(Command::ForgetSession { session_id: session_id.to_owned() });
         tell(&self.parts.delivery, delivery::Event::Gone { session_id: session_id.to_owned() });
     }
 
@@ -173,14 +166,14 @@ impl Actor {
         let session_id = &session.id;
         let out = self.parts.home.session(&session.agent_group_id, session_id).out();
         match DirWatch::new(&out) {
-            Ok(watch) => self.parts.watcher.session(session_id, watch),
+            Ok(watch) => self.parts.watcher.send(Command::Session { session_id: session_id.clone(), watch }),
             // Delivery's own poll still finds what is written.
             Err(e) => log::warn!("No notifications for a session session={session_id} error={e}"),
         }
         tell(&self.parts.delivery, delivery::Event::Live { session_id: session_id.clone() });
     }
 
-    pub(super) fn started(&mut self, run_id: &str, result: Result<Started, StartProblem>) -> Result<()> {
+    pub(super) fn started(&mut self, run_id: &str, result: Result<Started, (StartFault, Leftover)>) -> Result<()> {
         let Some(session_id) = self.session_of(run_id) else { return Ok(()) };
         let heartbeat = self.heartbeat_of(&session_id);
         let slot = self.slot(&session_id);
@@ -202,7 +195,9 @@ impl Actor {
                 // Says again what it has claimed: while it started, that was a predecessor's.
                 tell(&self.parts.delivery, delivery::Event::Live { session_id: session_id.clone() });
                 match life {
-                    Life::Pidfd(pidfd) => self.parts.watcher.process(run_id, pidfd),
+                    Life::Pidfd(pidfd) => {
+                        self.parts.watcher.send(Command::Process { run_id: run_id.to_owned(), pidfd })
+                    }
                     Life::AskEngine => {}
                     Life::Over => self.died(run_id)?,
                 }
@@ -215,7 +210,7 @@ impl Actor {
                 }
                 self.clear_faults(&session_id, FaultKind::Start)
             }
-            Err(StartProblem { fault, leftover }) => {
+            Err((fault, leftover)) => {
                 self.no_container(&session_id);
                 if leftover == Leftover::Possible {
                     self.reconcile_again();

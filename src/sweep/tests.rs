@@ -41,7 +41,7 @@ impl World {
             home,
             settings: Arc::new(settings),
             docker: Docker::new(program.to_str().unwrap()),
-            leftovers: Leftovers::Recorded,
+            mode: Mode::Once,
             watcher,
             clock: Clock::new(None, Now::read(), Duration::MAX, || true),
             delivery,
@@ -272,7 +272,9 @@ fn a_session_whose_container_could_not_be_taken_over_gets_no_second_one() {
     w.actor.step(Some(Event::Wake { session_id: "s".into(), reason: StartReason::Message }));
     assert!(matches!(w.actor.slot("s").phase, Phase::Unknown), "{:?}", w.actor.slot("s").phase);
     assert!(w.actor.find_again.is_some(), "it is tried again");
+    w.actor.slot("deleted").phase = Phase::Unknown;
     find(&mut w);
+    assert!(!w.actor.slots.contains_key("deleted"), "nothing will ever be known of it, and it takes up a place");
     let started = w.events.recv_timeout(SOON).unwrap();
     w.actor.step(Some(started));
     let Phase::Running { run, .. } = &w.actor.slot("s").phase else { panic!("it was not adopted") };

@@ -117,14 +117,13 @@ fn instructions_skills_and_memory_reach_the_agent() {
     host.chat("hello");
 
     let composed = "The base of all agents.\n\n\
-         ## Skills\n\nHow to do some tasks well; read the file before such a task.\n\n\
-         - `/app/skills/maps/SKILL.md`: Find the way.\n\n\
          Be brief.\n\nYou work for Ann.";
     let container = host.container();
     assert_eq!(inside(&container, "cat /workspace/CLAUDE.md"), composed);
     let request = api.request();
-    let system = request.body["system"].as_str().unwrap();
+    let system = request.body["system"][0]["text"].as_str().unwrap();
     assert!(system.starts_with(composed), "{system}");
+    assert_eq!(system.matches("Find the way.").count(), 1, "{system}");
     assert!(system.contains("Ann likes tea.") && !system.contains("Nobody chose this."), "{system}");
 
     assert_eq!(inside(&container, "ls -A /workspace/skills"), "maps\ntone");
@@ -149,7 +148,7 @@ fn instructions_skills_and_memory_reach_the_agent() {
     assert_eq!(memory, "Ann likes coffee.\n");
     host.chat("what do I like?");
     let request = api.request();
-    let system = request.body["system"].as_str().unwrap();
+    let system = request.body["system"][0]["text"].as_str().unwrap();
     assert!(system.contains("Ann likes coffee.") && !system.contains("Ann likes tea."), "{system}");
     assert_eq!(host.events().started(1).len(), 1, "in the same container");
     host.assert_no_complaint();

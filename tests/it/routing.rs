@@ -90,7 +90,7 @@ fn wait_rows(dir: &SessionDir, expected: &[[&str; 4]]) {
 }
 
 fn system(request: &Request) -> &str {
-    request.body["system"].as_str().unwrap()
+    request.body["system"][0]["text"].as_str().unwrap()
 }
 
 /// Which of these texts are in the request's last message, in their order there.

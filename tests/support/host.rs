@@ -334,7 +334,8 @@ impl Host {
     /// Texts of the only session's outbound rows, in order; empty before there are any.
     #[track_caller]
     pub fn replies(&self) -> Vec<String> {
-        let sql = "SELECT COALESCE(json_extract(content, '$.text'), content) FROM messages_out ORDER BY seq";
+        let sql = "SELECT COALESCE(json_extract(content, '$.text'), content) FROM messages_out
+             WHERE kind <> 'system' ORDER BY seq";
         sqlite::column(&self.dir().outbound_db(), sql).unwrap_or_default()
     }
 

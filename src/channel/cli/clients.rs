@@ -38,9 +38,6 @@ struct Client {
 
 impl Clients {
     /// Adds a connection that listens to nothing yet.
-    ///
-    /// # Errors
-    /// The socket takes no deadline.
     pub fn join(&self, stream: UnixStream) -> io::Result<ClientId> {
         stream.set_write_timeout(Some(WRITE_DEADLINE))?;
         let mut inner = self.lock();

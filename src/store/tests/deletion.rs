@@ -66,9 +66,6 @@ fn whatever_depends_on_a_row_is_counted() {
         ["1 sender approval", "1 channel approval", "1 session", "2 wirings", "1 direct chat", "2 destinations"]
     );
     assert_eq!(words(store.dependents_of_user("telegram:1").unwrap()), ["1 role", "1 member", "1 direct chat"]);
-    let noun = "agent group";
-    let in_use = StoreError::InUse { noun, id: "main".to_owned(), by: store.dependents_of_user("telegram:1").unwrap() };
-    assert_eq!(in_use.to_string(), "agent group `main` is in use by 1 role, 1 member, 1 direct chat");
 }
 
 #[test]
