@@ -24,7 +24,7 @@ use crate::channel::Stop;
 use crate::config::{Credential, GatewaySettings, Scheme, Upstream};
 use crate::home::listen;
 use crate::store::Store;
-use crate::thread::{self, spawn_worker};
+use crate::thread::{self, pause, spawn_worker};
 use crate::watch::{timespec, wait_readable};
 use http::Request;
 
@@ -33,6 +33,8 @@ pub const SOCKET_NAME: &str = "gateway.sock";
 
 /// Most requests under way at once.
 const MAX_CONNECTIONS: usize = 64;
+/// The pause after a connection that could not be taken.
+const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
 /// How long a container may take to send a request, or between two on one connection.
 const REQUEST_DEADLINE: Duration = Duration::from_secs(120);
 /// How long the model may take to its first byte; it may think for minutes.
@@ -96,7 +98,15 @@ impl Gateway {
             if fds[1].revents().is_empty() {
                 continue;
             }
-            let (stream, _) = self.listener.accept()?;
+            let stream = match self.listener.accept() {
+                Ok((stream, _)) => stream,
+                Err(e) => {
+                    // No descriptors left, most likely: those under way give theirs back.
+                    log::warn!("The gateway could not take a connection error={e}");
+                    pause(ACCEPT_AGAIN);
+                    continue;
+                }
+            };
             // Each connection holds one reference, and so do we.
             if Arc::strong_count(&self.shared) > MAX_CONNECTIONS {
                 log::warn!("The gateway is full; a request was turned away");
