@@ -229,7 +229,7 @@ fn a_conversation_that_is_too_long_is_shortened_and_asked_again() {
         message: "prompt is too long: 200001 tokens > 200000 maximum",
         retry_after: None,
     };
-    api.script(too_long);
+    api.script(too_long.clone());
     api.script(Script::Say("Her name is Ann.".into()));
     session.say("m2", "who am I?");
     assert_eq!(api.request().messages().len(), 3);
@@ -244,6 +244,31 @@ fn a_conversation_that_is_too_long_is_shortened_and_asked_again() {
     assert!(fs::read_to_string(file).unwrap().contains("my name is Ann"));
     session.say("m3", "still?");
     assert_eq!(api.request().messages().len(), 3, "what was shortened stays so");
+}
+
+#[test]
+fn a_window_that_is_smaller_than_thought_is_found_out() {
+    let (session, api) = session();
+    let _runner = start(&session, &api);
+    session.say("m1", &"my name is Ann ".repeat(1_000));
+    api.request();
+    session.wait_ack("m1", AckStatus::Completed);
+    let too_long = Script::Status {
+        code: 400,
+        kind: "invalid_request_error",
+        message: "prompt is too long: 9000 tokens > 8192 maximum",
+        retry_after: None,
+    };
+    // The turn, the first try of the summary, and what is left after it.
+    for script in [too_long.clone(), too_long.clone(), Script::Say("Ann.".into()), too_long, Script::Say("Ann!".into())]
+    {
+        api.script(script);
+    }
+    session.say("m2", "who am I?");
+    session.wait_ack("m2", AckStatus::Completed);
+    assert_eq!(session.texts(), ["answer 1", "answer 2"]);
+    let lengths: Vec<usize> = (0..5).map(|_| api.request().last().len()).collect();
+    assert!(lengths[2] < lengths[1], "{lengths:?}");
 }
 
 #[test]

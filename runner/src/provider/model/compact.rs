@@ -24,6 +24,9 @@ const ARCHIVED_RESULT_BYTES: usize = 20_000;
 /// What of the window the text to summarise may fill, at three bytes a token. bytes per token
 const SUMMARISED_BYTES_PER_TOKEN: u64 = 2;
 
+/// A record that is no longer than this is not cut for a small window. bytes
+const LEAST_SUMMARISED_BYTES: usize = 4_000;
+
 const INSTRUCTION: &str = "\
 Below is the record of a conversation between you and the people you work for, with the tools you used. It has become \
 too long and will be replaced by what you write now. Write down everything you need to go on as if you still had it: \
@@ -50,8 +53,7 @@ impl Engine {
         let room = (self.api.window(&self.model) * SUMMARISED_BYTES_PER_TOKEN) as usize;
         let mut record = transcript(old, SUMMARISED_RESULT_BYTES);
         if record.len() > room {
-            let from = head(&record, record.len() - room).len();
-            record.replace_range(..from, "[...]\n");
+            cut_off(&mut record, room);
         }
         let mut text = self.summary(record)?;
         text.insert_str(0, "[What was said before, as you wrote it down:]\n\n");
@@ -66,15 +68,22 @@ impl Engine {
         Ok(())
     }
 
-    fn summary(&self, record: String) -> Result<String, Ended> {
-        let content = vec![Block::Text { text: format!("{INSTRUCTION}\n\n{record}") }];
-        let mut said = Answer::default();
-        match self.ask(vec![Message { role: Role::User, content }], &[], &mut said, || Ok(())) {
-            Ok(()) => Ok(text_of(&said.blocks)),
-            Err(Unanswered::Ended(ended)) => Err(ended),
-            Err(Unanswered::TooLong(why) | Unanswered::Invalid(why)) => {
-                let sentence = format!("Our conversation became too long, and could not be shortened: {why}");
-                Err(error(ErrorClass::StaleContinuation, sentence).into())
+    fn summary(&self, mut record: String) -> Result<String, Ended> {
+        loop {
+            let content = vec![Block::Text { text: format!("{INSTRUCTION}\n\n{record}") }];
+            let mut said = Answer::default();
+            match self.ask(vec![Message { role: Role::User, content }], &[], &mut said, || Ok(())) {
+                Ok(()) => return Ok(text_of(&said.blocks)),
+                Err(Unanswered::Ended(ended)) => return Err(ended),
+                // The window is smaller than we thought.
+                Err(Unanswered::TooLong(_)) if record.len() > LEAST_SUMMARISED_BYTES => {
+                    let half = record.len() / 2;
+                    cut_off(&mut record, half);
+                }
+                Err(Unanswered::TooLong(why) | Unanswered::Invalid(why)) => {
+                    let sentence = format!("Our conversation became too long, and could not be shortened: {why}");
+                    return Err(error(ErrorClass::StaleContinuation, sentence).into());
+                }
             }
         }
     }
@@ -91,6 +100,12 @@ impl Engine {
             }
         }
     }
+}
+
+/// Leaves about the last `room` bytes of a record.
+fn cut_off(record: &mut String, room: usize) {
+    let from = head(record, record.len().saturating_sub(room)).len();
+    record.replace_range(..from, "[...]\n");
 }
 
 /// How many of the last lines are kept: at most `bytes` of them, at least one, and no result without its call.

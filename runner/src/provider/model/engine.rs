@@ -21,6 +21,9 @@ const MAX_ANSWERS: u32 = 300;
 /// How often in a row an answer that reached its longest length is asked to go on.
 const MAX_CONTINUATIONS: u32 = 5;
 
+/// How often a conversation is shortened for one answer: what is kept word for word may still be too long.
+const MAX_SHORTENED: u32 = 2;
+
 /// What stands in the history for a reply that was cut short by the user.
 const STOPPED_NOTE: &str = "[The user stopped this reply.]";
 /// What the user reads below a reply that the model could not end.
@@ -147,7 +150,7 @@ impl Engine {
         if compact::is_due(history, self) {
             self.compact(history)?;
         }
-        let mut shortened = false;
+        let mut shortened = 0;
         loop {
             let (mut said, messages) = (Answer::default(), history.messages());
             let begun = || match history.announce() {
@@ -155,20 +158,20 @@ impl Engine {
                 false => Ok(()),
             };
             match self.ask(messages, &self.specs, &mut said, begun) {
-                Ok(()) if said.end == Some(End::WindowFull) && !shortened => {
-                    shortened = true;
+                Ok(()) if said.end == Some(End::WindowFull) && shortened < MAX_SHORTENED => {
+                    shortened += 1;
                     self.compact(history)?;
                 }
                 Ok(()) => {
                     history.measured(said.usage);
                     return Ok(said);
                 }
-                Err(Unanswered::TooLong(why)) if shortened => {
+                Err(Unanswered::TooLong(why)) if shortened == MAX_SHORTENED => {
                     let sentence = format!("This is too much for the model at once: {why}");
                     return Err(error(ErrorClass::InvalidRequest, sentence).into());
                 }
                 Err(Unanswered::TooLong(_)) => {
-                    shortened = true;
+                    shortened += 1;
                     self.compact(history)?;
                 }
                 Err(Unanswered::Invalid(sentence)) => {
