@@ -222,19 +222,11 @@ impl Actor {
                     Source::Row { session_id, message } => match outcome {
                         Outcome::Sent { platform_message_id } => {
                             self.typing.delivered(chat, now);
-                            let Chat { channel_type, platform_id } = chat.clone();
+                            let (status, chat) = (DeliveryStatus::Delivered, chat.address(None));
+                            let message_out_id = message.id;
                             self.row_final(
                                 &session_id,
-                                Delivered {
-                                    message_out_id: message.id,
-                                    platform_message_id,
-                                    status: DeliveryStatus::Delivered,
-                                    chat: Address {
-                                        channel_type: Some(channel_type),
-                                        platform_id: Some(platform_id),
-                                        thread_id: None,
-                                    },
-                                },
+                                Delivered { message_out_id, platform_message_id, status, chat },
                             );
                         }
                         Outcome::Permanent { why } => self.undeliverable(&session_id, &message, &why),
