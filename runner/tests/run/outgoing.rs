@@ -17,7 +17,7 @@ fn session() -> (Session, MessagesApi) {
 }
 
 fn start(session: &Session, api: &MessagesApi) -> Runner {
-    session.start_with(&[("NANOCLAW_GATEWAY", &api.address()), ("NANOCLAW_GATEWAY_TOKEN", "token-1")])
+    session.start_with(&[("NANOCLAW_GATEWAY", api.address()), ("NANOCLAW_GATEWAY_TOKEN", "token-1")])
 }
 
 /// What the model is told of the calls of its last answer: whether they failed, and the words.
