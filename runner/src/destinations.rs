@@ -15,6 +15,8 @@ pub struct Destinations {
     peers: Vec<Destination>,
     /// The session's own chat with the thread a reply belongs to; empty when it has none.
     own: Address,
+    /// The same with the session's own thread.
+    routing: Address,
 }
 
 impl Destinations {
@@ -28,7 +30,7 @@ impl Destinations {
             }
             peer.address.thread_id = None;
         }
-        let own = Address { thread_id: latest_thread.or_else(|| routing.thread_id.clone()), ..routing };
+        let own = Address { thread_id: latest_thread.or_else(|| routing.thread_id.clone()), ..routing.clone() };
         let named = peers.iter().any(|peer| same_chat(&peer.address, &own));
         if peers.is_empty() || (own.platform_id.is_some() && !named) {
             peers.push(Destination {
@@ -39,7 +41,7 @@ impl Destinations {
                 agent_group_id: None,
             });
         }
-        Destinations { peers, own }
+        Destinations { peers, own, routing }
     }
 
     pub fn peers(&self) -> &[Destination] {
@@ -64,6 +66,16 @@ impl Destinations {
     pub fn name_of(&self, chat: &Address) -> Option<&str> {
         chat.platform_id.as_ref()?;
         self.peers.iter().find(|peer| same_chat(&peer.address, chat)).map(|peer| peer.name.as_str())
+    }
+
+    /// The session's own chat as a peer; `None` when it has none.
+    pub fn own(&self) -> Option<&Destination> {
+        self.peers.iter().find(|peer| self.is_own(peer))
+    }
+
+    /// Where cards and questions for the session's own chat go: to its own thread.
+    pub fn routing(&self) -> Address {
+        self.routing.clone()
     }
 
     pub fn is_own(&self, peer: &Destination) -> bool {
@@ -143,6 +155,14 @@ pub mod tests {
     fn without_a_latest_thread_the_session_s_own_one_is_taken() {
         let d = Destinations::new(vec![], chat("slack", "C1", Some("t1")), None);
         assert_eq!(d.address(d.only()), chat("slack", "C1", Some("t1")));
+    }
+
+    #[test]
+    fn the_own_chat_is_a_peer_and_has_a_thread_for_what_is_no_reply() {
+        let d = Destinations::new(vec![agent("ops", "ag-2")], chat("slack", "C1", Some("t1")), Some("t2".into()));
+        assert_eq!(d.own().map(|p| p.name.as_str()), Some("here"));
+        assert_eq!((d.address(None), d.routing()), (chat("slack", "C1", Some("t2")), chat("slack", "C1", Some("t1"))));
+        assert_eq!(Destinations::new(vec![agent("ops", "ag-2")], Address::default(), None).own(), None);
     }
 
     #[test]

@@ -36,6 +36,8 @@ pub fn unescape(escaped: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    mod golden;
+
     use super::*;
     use proptest::prelude::*;
 

@@ -5,6 +5,7 @@ mod bash;
 mod capture;
 mod files;
 mod html;
+mod outgoing;
 mod own;
 mod running;
 mod search;
@@ -17,12 +18,13 @@ use std::thread;
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
+use nanoclaw_session::content::Outbound;
 use nanoclaw_session::layout::SessionDir;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use crate::destinations::Destinations;
-use crate::provider::{STACK_BYTES, TurnEvent};
+use crate::provider::{Outgoing, STACK_BYTES, TurnEvent};
 use crate::stop::Stop;
 
 /// How a tool presents itself to a model.
@@ -53,6 +55,17 @@ pub struct Context {
     pub events: Sender<TurnEvent>,
     /// Whom the agent may write to.
     pub destinations: Arc<Destinations>,
+}
+
+impl Context {
+    /// Has something sent to the destination called `to` (`None`: to the session's own chat), and returns the number
+    /// of its row.
+    fn send(&self, id: String, to: Option<String>, message: Outbound) -> Result<i64, String> {
+        let (number, written) = bounded(1);
+        // Should nobody listen any more, nobody answers either.
+        let _gone = self.events.send(TurnEvent::SendNumbered(Outgoing { id, to, message }, number));
+        written.recv().map_err(|_| "It was not sent: this turn is over, or your destinations have changed.".into())
+    }
 }
 
 /// What a call came to.

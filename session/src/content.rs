@@ -216,12 +216,12 @@ impl Outbound {
         let o = &o;
         match (text(o, "operation").as_deref(), text(o, "type").as_deref()) {
             (Some("edit"), _) => match (reference(o), text(o, "text")) {
-                (Some(message_id), Some(text)) => Outbound::Edit { message_id, text },
+                (Some(message_id), Some(text)) if !text.trim().is_empty() => Outbound::Edit { message_id, text },
                 _ => Outbound::Invalid("an edit needs messageId and text"),
             },
             (Some("reaction"), _) => match (reference(o), text(o, "emoji")) {
-                (Some(message_id), Some(emoji)) => Outbound::Reaction { message_id, emoji },
-                _ => Outbound::Invalid("a reaction needs messageId and emoji"),
+                (Some(message_id), Some(emoji)) if is_emoji(&emoji) => Outbound::Reaction { message_id, emoji },
+                _ => Outbound::Invalid("a reaction needs messageId and one emoji"),
             },
             (Some(_), _) => Outbound::Invalid("an unknown operation (known: edit, reaction)"),
             (None, Some("ask_question")) => match Question::deserialize(o) {
@@ -288,6 +288,12 @@ fn reference(o: &Map<String, Value>) -> Option<String> {
         Value::Number(n) => Some(n.to_string()),
         _ => None,
     }
+}
+
+/// Whether this may be put to a message: one emoji, or a platform's own name for one (`:party_parrot:`).
+pub fn is_emoji(sign: &str) -> bool {
+    const MAX_BYTES: usize = 64;
+    (1..=MAX_BYTES).contains(&sign.len()) && !sign.contains(|c: char| c.is_whitespace() || c.is_control())
 }
 
 /// Content that is not an object is plain text: a JSON string means itself, anything else its own.
@@ -389,6 +395,9 @@ mod tests {
         for bad in [
             r#"{"operation":"explode"}"#,
             r#"{"operation":"edit","messageId":5}"#,
+            r#"{"operation":"edit","messageId":5,"text":" "}"#,
+            r#"{"operation":"reaction","messageId":5,"emoji":""}"#,
+            r#"{"operation":"reaction","messageId":5,"emoji":"well done"}"#,
             r#"{"type":"ask_question","questionId":"q","options":[{"label":"a"}]}"#,
             r#"{"nothing":1}"#,
         ] {

@@ -16,7 +16,7 @@ pub const RUNNER_BUSY_MS: i32 = 1_000;
 const BUSY_STEP: Duration = Duration::from_millis(1);
 
 /// Marks a file whose additions were made; ours, kept in `PRAGMA user_version`.
-const REVISION: i64 = 2;
+const REVISION: i64 = 3;
 
 /// A busy handler that gives up after `LIMIT_MS`.
 // It can do nothing but wait; there is no event to wait for.

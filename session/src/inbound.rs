@@ -35,7 +35,7 @@ CREATE TABLE IF NOT EXISTS messages_in (
   source_session_id TEXT, on_wake INTEGER NOT NULL DEFAULT 0, hops INTEGER NOT NULL DEFAULT 0);
 CREATE TABLE IF NOT EXISTS delivered (
   message_out_id TEXT PRIMARY KEY, platform_message_id TEXT,
-  status TEXT NOT NULL DEFAULT 'delivered', delivered_at TEXT NOT NULL);
+  status TEXT NOT NULL DEFAULT 'delivered', delivered_at TEXT NOT NULL, channel_type TEXT, platform_id TEXT);
 CREATE TABLE IF NOT EXISTS delivery_attempts (
   message_out_id TEXT PRIMARY KEY, attempts INTEGER NOT NULL, next_attempt_at TEXT NOT NULL, last_error TEXT,
   first_attempt_at TEXT);
@@ -62,8 +62,12 @@ const ADDITIONS: &[(&str, &str)] = &[
     ("on_wake", "INTEGER NOT NULL DEFAULT 0"),
     ("hops", "INTEGER NOT NULL DEFAULT 0"),
 ];
-const DELIVERED_ADDITIONS: &[(&str, &str)] =
-    &[("platform_message_id", "TEXT"), ("status", "TEXT NOT NULL DEFAULT 'delivered'")];
+const DELIVERED_ADDITIONS: &[(&str, &str)] = &[
+    ("platform_message_id", "TEXT"),
+    ("status", "TEXT NOT NULL DEFAULT 'delivered'"),
+    ("channel_type", "TEXT"),
+    ("platform_id", "TEXT"),
+];
 
 /// What became of a message the host was asked to store (rule 8).
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -80,6 +84,9 @@ pub struct Delivered {
     pub message_out_id: String,
     pub platform_message_id: Option<String>,
     pub status: DeliveryStatus,
+    /// The chat it went to, without a thread: what the container's row says can be changed. Empty when it went
+    /// nowhere, and in a file of an older host.
+    pub chat: Address,
 }
 
 /// An outbound row that is still being tried.
@@ -198,10 +205,16 @@ impl InboundDb {
     pub fn delivered(&self, message_out_id: &str) -> rusqlite::Result<Option<Delivered>> {
         self.db
             .prepare_cached(
-                "SELECT message_out_id, platform_message_id, status FROM delivered WHERE message_out_id = ?1",
+                "SELECT message_out_id, platform_message_id, status, channel_type, platform_id FROM delivered
+                 WHERE message_out_id = ?1",
             )?
             .query_row([message_out_id], |r| {
-                Ok(Delivered { message_out_id: r.get(0)?, platform_message_id: r.get(1)?, status: r.get(2)? })
+                Ok(Delivered {
+                    message_out_id: r.get(0)?,
+                    platform_message_id: r.get(1)?,
+                    status: r.get(2)?,
+                    chat: Address { channel_type: r.get(3)?, platform_id: r.get(4)?, thread_id: None },
+                })
             })
             .optional()
     }
@@ -315,12 +328,19 @@ impl InboundTx<'_> {
 
     /// Records a final outcome and forgets the attempts.
     pub fn mark_delivered(&self, outcome: &Delivered, now: Timestamp) -> rusqlite::Result<()> {
-        let Delivered { message_out_id, platform_message_id, status } = outcome;
+        let Delivered { message_out_id, platform_message_id, status, chat } = outcome;
         run(
             &self.tx,
-            "INSERT INTO delivered (message_out_id, platform_message_id, status, delivered_at)
-             VALUES (?1, ?2, ?3, ?4) ON CONFLICT (message_out_id) DO NOTHING",
-            params![message_out_id, platform_message_id, status, format_utc(now)],
+            "INSERT INTO delivered (message_out_id, platform_message_id, status, delivered_at, channel_type, platform_id)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6) ON CONFLICT (message_out_id) DO NOTHING",
+            params![
+                message_out_id,
+                platform_message_id,
+                status,
+                format_utc(now),
+                chat.channel_type,
+                chat.platform_id
+            ],
         )?;
         run(&self.tx, "DELETE FROM delivery_attempts WHERE message_out_id = ?1", [message_out_id])
     }

@@ -4,7 +4,7 @@
 //! that comments cite by number are in docs/SESSION.md. In reading order:
 //!
 //! * [`layout`] - the folder, and the conversion of folders made by NanoClaw v2
-//! * [`content`], [`row`] - what the rows mean, [`usage`] - and what a turn cost
+//! * [`content`], [`row`] - what the rows mean, [`usage`], [`card`] - a turn's cost, a card
 //! * [`inbound`], [`outbound`] - the two files, each with its one writer and its reader
 //! * [`untrusted`] - the only way the host may look into what a container wrote
 //! * [`alive`], [`stamp`], [`watch`] - life, progress and "look again"
@@ -14,6 +14,7 @@
 //! What is absent: threads, docker, HTTP, and a clock (time is passed in).
 
 pub mod alive;
+pub mod card;
 pub mod config;
 pub mod content;
 mod database;

@@ -7,9 +7,9 @@
 use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, params};
 
-use crate::database::{Durability, RUNNER_BUSY_MS, add_missing_columns, busy, open_writer, run};
+use crate::database::{Durability, RUNNER_BUSY_MS, add_missing_columns, busy, open_reader, open_writer, run};
 use crate::layout::SessionDir;
-use crate::row::{AckStatus, ContainerState, NewMessageOut};
+use crate::row::{AckStatus, Address, ContainerState, MessageOut, NewMessageOut};
 use crate::time::{format_utc, format_utc_sqlite};
 
 const SCHEMA: &str = "
@@ -98,6 +98,25 @@ impl OutboundDb {
         })?;
         Ok(Some(own.unwrap_or(legacy)))
     }
+}
+
+/// The row the agent knows by this number, through a connection of its own: for threads beside the one that writes.
+pub fn message_by_seq(dir: &SessionDir, seq: i64) -> rusqlite::Result<Option<MessageOut>> {
+    let sql = "SELECT id, seq, in_reply_to, kind, channel_type, platform_id, thread_id, content FROM messages_out
+               WHERE seq = ?1";
+    open_reader(&dir.outbound_db(), busy::<RUNNER_BUSY_MS>)?
+        .query_row(sql, [seq], |r| {
+            Ok(MessageOut {
+                id: r.get(0)?,
+                seq: r.get(1)?,
+                in_reply_to: r.get(2)?,
+                deliver_after: None,
+                kind: r.get(3)?,
+                address: Address { channel_type: r.get(4)?, platform_id: r.get(5)?, thread_id: r.get(6)? },
+                content: r.get(7)?,
+            })
+        })
+        .optional()
 }
 
 /// The `session_state` key of a provider's continuation.
@@ -238,6 +257,16 @@ mod tests {
         let db = OutboundDb::open(&dir).unwrap();
         assert_eq!(db.ack("a").unwrap(), None);
         assert_eq!(db.ack("b").unwrap(), Some(AckStatus::Completed));
+    }
+
+    #[test]
+    fn a_row_is_found_by_its_number_while_the_writer_is_open() {
+        let (_tmp, dir) = folder();
+        let mut db = OutboundDb::open(&dir).unwrap();
+        let seq = db.write(|tx| tx.insert(&message("a"), 4, now())).unwrap();
+        let found = message_by_seq(&dir, seq).unwrap().unwrap();
+        assert_eq!((found.id.as_str(), found.seq, found.content.as_str()), ("a", 5, r#"{"text":"x"}"#));
+        assert_eq!(message_by_seq(&dir, 7).unwrap(), None);
     }
 
     #[test]

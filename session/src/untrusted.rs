@@ -23,7 +23,7 @@ use rusqlite::{ErrorCode, ffi};
 
 use crate::layout::{OUT, OUTBOUND_DB, SessionDir};
 
-pub use files::open_outbox_file;
+pub use files::{MAX_OUTBOX_FILE_BYTES, open_outbox_file};
 pub use recovery::recover_copy;
 pub use snapshot::{OutRow, OutRows, Snapshot};
 pub use syscall::install as install_guards;

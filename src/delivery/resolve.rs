@@ -9,13 +9,14 @@ use anyhow::{Context, Result};
 use nanoclaw_session::content::Outbound;
 use nanoclaw_session::inbound::{Durability, InboundDb};
 use nanoclaw_session::layout::SessionDir;
-use nanoclaw_session::row::MessageOut;
-use nanoclaw_session::untrusted::{UntrustedError, open_outbox_file, open_untrusted};
+use nanoclaw_session::row::{Address, InKind, MessageOut};
+use nanoclaw_session::untrusted::{OutRow, UntrustedError, open_outbox_file, open_untrusted};
 
+use super::session::Books;
 use crate::channel::{Chat, OutboundFile, OutboundItem, Payload};
 use crate::destinations;
 use crate::router;
-use crate::store::{Session, Store};
+use crate::store::Store;
 
 /// Most files in one message.
 const MAX_FILES: usize = 20;
@@ -29,7 +30,8 @@ pub enum Resolved {
 }
 
 /// Where a row goes: the address it names, or the session's own chat.
-pub fn resolve(store: &Store, session: &Session, dir: &SessionDir, row: &MessageOut) -> Result<Resolved> {
+pub fn resolve(store: &Store, books: &Books, row: &MessageOut) -> Result<Resolved> {
+    let Books { session, dir, .. } = books;
     let own = destinations::own_chat(store, session)?;
     let (chat, thread_id) = match (&row.address.channel_type, &row.address.platform_id) {
         (Some(channel_type), Some(platform_id)) => {
@@ -50,13 +52,14 @@ pub fn resolve(store: &Store, session: &Session, dir: &SessionDir, row: &Message
             Ok(files) => Payload::Text { text, files },
             Err(why) => return Ok(refused(&why)),
         },
-        Outbound::Edit { message_id, text } => match platform_message(session, dir, &message_id)? {
-            Some(platform_message_id) => Payload::Edit { platform_message_id, text },
-            None => return Ok(refused(&format!("there is no message #{message_id} to edit"))),
+        Outbound::Edit { message_id, text } => match platform_message(books, &message_id, &chat, &own)? {
+            Some((Sender::Agent, platform_message_id)) => Payload::Edit { platform_message_id, text },
+            Some((Sender::Other, _)) => return Ok(refused(&format!("#{message_id} is not yours to edit"))),
+            None => return Ok(refused(&format!("there is no message #{message_id} to edit in {chat}"))),
         },
-        Outbound::Reaction { message_id, emoji } => match platform_message(session, dir, &message_id)? {
-            Some(platform_message_id) => Payload::Reaction { platform_message_id, emoji },
-            None => return Ok(refused(&format!("there is no message #{message_id} to react to"))),
+        Outbound::Reaction { message_id, emoji } => match platform_message(books, &message_id, &chat, &own)? {
+            Some((_, platform_message_id)) => Payload::Reaction { platform_message_id, emoji },
+            None => return Ok(refused(&format!("there is no message #{message_id} to react to in {chat}"))),
         },
         Outbound::Question(question) => Payload::Question(question),
         Outbound::Card { fallback_text, .. } if !fallback_text.is_empty() => {
@@ -102,21 +105,40 @@ fn open_files(dir: &SessionDir, message_id: &str, names: &[String]) -> Result<Re
     Ok(Ok(files))
 }
 
-/// What the platform calls the message that the agent knows by this number: its own (odd) or one
-/// it received (even).
-fn platform_message(session: &Session, dir: &SessionDir, reference: &str) -> Result<Option<String>> {
+/// Who sent a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Sender {
+    Agent,
+    Other,
+}
+
+/// What the platform calls the message that the agent knows by this number, when that is in `chat`: ids of another
+/// chat may mean something else here. The agent's own are odd, those it received even.
+fn platform_message(
+    books: &Books,
+    reference: &str,
+    chat: &Chat,
+    own: &Option<Chat>,
+) -> Result<Option<(Sender, String)>> {
     let Ok(seq) = reference.parse::<i64>() else { return Ok(None) };
-    let inbound = InboundDb::open(dir, Durability::Normal).context("cannot open inbound.db")?;
+    let is_here = |address: Address| match address.channel_type.zip(address.platform_id) {
+        Some((channel_type, platform_id)) => Chat { channel_type, platform_id } == *chat,
+        // Sent by a host that did not note where to.
+        None => own.as_ref() == Some(chat),
+    };
+    let inbound = InboundDb::open(&books.dir, Durability::Normal).context("cannot open inbound.db")?;
     if seq % 2 == 0 {
-        let id = inbound.id_of_seq(seq)?;
-        return Ok(id.map(|id| router::platform_id_of(&id, &session.agent_group_id)));
+        let row = inbound.id_of_seq(seq)?.map(|id| inbound.message(&id)).transpose()?.flatten();
+        let is_said = |kind| matches!(kind, InKind::Chat | InKind::ChatSdk);
+        let row =
+            row.filter(|row| is_said(row.kind) && row.address.platform_id.is_some() && is_here(row.address.clone()));
+        let id = row.map(|row| router::platform_id_of(&row.id, &books.session.agent_group_id));
+        return Ok(id.map(|id| (Sender::Other, id)));
     }
-    let row = open_untrusted(dir)
+    let row = open_untrusted(&books.dir)
         .and_then(|db| db.read(|s| s.message_by_seq(seq)))
         .map_err(|e| anyhow::anyhow!("cannot read outbound.db: {e}"))?;
-    let id = match row {
-        Some(nanoclaw_session::untrusted::OutRow::Message(message)) => message.id,
-        _ => return Ok(None),
-    };
-    Ok(inbound.delivered(&id)?.and_then(|d| d.platform_message_id))
+    let Some(OutRow::Message(message)) = row else { return Ok(None) };
+    let sent = books.outcome_of(&inbound, &message.id)?.filter(|sent| is_here(sent.chat.clone()));
+    Ok(sent.and_then(|sent| sent.platform_message_id).map(|id| (Sender::Agent, id)))
 }

@@ -6,10 +6,12 @@ use anyhow::Result;
 use crossbeam_channel::TrySendError;
 use nanoclaw_session::alive::last_heartbeat;
 use nanoclaw_session::content::{ChatIn, Outbound};
+use nanoclaw_session::inbound::Delivered;
 use nanoclaw_session::row::{Address, DeliveryStatus, MessageOut, NewMessageIn, Trigger};
 
 use super::queue::{Job, Tries, backoff};
 use super::resolve::{self, Resolved};
+use super::session::no_message;
 use super::{Actor, Event, STORE_RETRY, Source};
 use crate::channel::{Chat, OutboundItem, Outcome, Payload};
 use crate::id::new_id;
@@ -147,13 +149,13 @@ impl Actor {
             }))
         };
         match source {
-            Source::Row { session_id, message } => match self.books(session_id) {
-                Some(books) => {
-                    let (session, dir) = (books.session.clone(), books.dir.clone());
-                    resolve::resolve(&self.parts.store, &session, &dir, message)
+            Source::Row { session_id, message } => {
+                self.open_books(session_id)?;
+                match self.books.get(session_id) {
+                    Some(books) => resolve::resolve(&self.parts.store, books, message),
+                    None => Ok(Resolved::Refused("its session is gone".into())),
                 }
-                None => Ok(Resolved::Refused("its session is gone".into())),
-            },
+            }
             Source::Host { id } => match self.parts.store.find_host_message(id)? {
                 Some(HostMessage { thread_id, kind, content, .. }) => {
                     Ok(match Outbound::parse(kind, &content.to_string()) {
@@ -220,7 +222,12 @@ impl Actor {
                     Source::Row { session_id, message } => match outcome {
                         Outcome::Sent { platform_message_id } => {
                             self.typing.delivered(chat, now);
-                            self.row_final(&session_id, &message.id, platform_message_id, DeliveryStatus::Delivered);
+                            let (status, chat) = (DeliveryStatus::Delivered, chat.address(None));
+                            let message_out_id = message.id;
+                            self.row_final(
+                                &session_id,
+                                Delivered { message_out_id, platform_message_id, status, chat },
+                            );
                         }
                         Outcome::Permanent { why } => self.undeliverable(&session_id, &message, &why),
                         Outcome::Retry { .. } | Outcome::Away => {}
@@ -287,18 +294,12 @@ impl Actor {
             note.trigger = Trigger::Context;
             books.note(note);
         }
-        self.row_final(session_id, row_id, None, DeliveryStatus::Failed);
+        self.row_final(session_id, no_message(row_id, DeliveryStatus::Failed));
     }
 
-    fn row_final(
-        &mut self,
-        session_id: &str,
-        row_id: &str,
-        platform_message_id: Option<String>,
-        status: DeliveryStatus,
-    ) {
+    fn row_final(&mut self, session_id: &str, outcome: Delivered) {
         if let Some(books) = self.books(session_id) {
-            books.mark_final(row_id, platform_message_id, status);
+            books.mark_final(outcome);
         }
         self.flush(session_id);
     }

@@ -11,7 +11,7 @@ use anyhow::Result;
 use jiff::Timestamp;
 use nanoclaw_session::inbound::{Attempt, Delivered, Durability, InboundDb};
 use nanoclaw_session::layout::SessionDir;
-use nanoclaw_session::row::{AckStatus, DeliveryStatus, InStatus, MessageOut, NewMessageIn};
+use nanoclaw_session::row::{AckStatus, Address, DeliveryStatus, InStatus, MessageOut, NewMessageIn};
 use nanoclaw_session::stamp::Stamp;
 use nanoclaw_session::untrusted::{OutRow, OutRows, UntrustedDb, UntrustedError};
 use nanoclaw_session::usage::Usage;
@@ -271,15 +271,26 @@ impl Books {
     }
 
     /// A row has its final outcome.
-    pub fn mark_final(&mut self, row_id: &str, platform_message_id: Option<String>, status: DeliveryStatus) {
-        self.open.retain(|_, r| r.id != row_id);
-        self.marks.delivered.push(Delivered { message_out_id: row_id.to_owned(), platform_message_id, status });
+    pub fn mark_final(&mut self, outcome: Delivered) {
+        self.open.retain(|_, r| r.id != outcome.message_out_id);
+        self.marks.delivered.push(outcome);
+    }
+
+    /// The final outcome of a row, written or not yet.
+    ///
+    /// # Errors
+    /// SQLite's.
+    pub fn outcome_of(&self, inbound: &InboundDb, row_id: &str) -> rusqlite::Result<Option<Delivered>> {
+        match self.marks.delivered.iter().find(|outcome| outcome.message_out_id == row_id) {
+            Some(outcome) => Ok(Some(outcome.clone())),
+            None => inbound.delivered(row_id),
+        }
     }
 
     /// A row says what a turn has cost, and is done with when that is counted.
     pub fn count(&mut self, row: &MessageOut, usage: Usage) {
         self.marks.usage.push((row.seq, usage));
-        self.mark_final(&row.id, None, DeliveryStatus::Delivered);
+        self.mark_final(no_message(&row.id, DeliveryStatus::Delivered));
     }
 
     /// A row is tried again (or for the first time) at `next_attempt_at`.
@@ -388,6 +399,12 @@ impl Books {
     pub fn is_quiet(&self) -> bool {
         self.life == Life::None && self.open.is_empty() && !self.has_marks() && self.look_again.is_none()
     }
+}
+
+/// The outcome of a row that went to no chat.
+pub fn no_message(row_id: &str, status: DeliveryStatus) -> Delivered {
+    let (message_out_id, chat) = (row_id.to_owned(), Address::default());
+    Delivered { message_out_id, platform_message_id: None, status, chat }
 }
 
 /// What a row without a readable id is called in `delivered`.

@@ -14,6 +14,8 @@ use crate::channel::{Outbound, OutboundItem, Payload};
 use crate::sender::Task;
 use crate::store::*;
 
+mod references;
+
 const HOUR: Duration = Duration::from_secs(3600);
 
 /// What a platform does with whatever it is given.
@@ -36,13 +38,23 @@ struct Platform {
     now: Now,
     asked: u32,
     seen: Vec<(String, String)>,
+    /// Edits and reactions: the chat, the message there, what is new.
+    changed: Vec<(String, String, String)>,
     typing: Vec<String>,
     last: HashMap<String, Instant>,
 }
 
 impl Outbound for Platform {
     fn send(&mut self, item: &OutboundItem) -> Outcome {
-        let Payload::Text { text, .. } = &item.payload else { return Outcome::Sent { platform_message_id: None } };
+        let text = match &item.payload {
+            Payload::Text { text, .. } => text,
+            Payload::Edit { platform_message_id: id, text: new }
+            | Payload::Reaction { platform_message_id: id, emoji: new } => {
+                self.changed.push((item.chat.platform_id.clone(), id.clone(), new.clone()));
+                return Outcome::Sent { platform_message_id: None };
+            }
+            _ => return Outcome::Sent { platform_message_id: None },
+        };
         self.asked += 1;
         let chat = item.chat.platform_id.clone();
         match self.mood {
@@ -132,8 +144,15 @@ impl World {
         for name in CHANNELS {
             let (tx, tasks) = bounded(16);
             senders.insert(name, tx);
-            let platform =
-                Platform { mood: Mood::Up, now, asked: 0, seen: Vec::new(), typing: Vec::new(), last: HashMap::new() };
+            let platform = Platform {
+                mood: Mood::Up,
+                now,
+                asked: 0,
+                seen: Vec::new(),
+                changed: Vec::new(),
+                typing: Vec::new(),
+                last: HashMap::new(),
+            };
             platforms.insert(name, (platform, tasks));
         }
         let (sweep_tx, sweep) = unbounded();
@@ -169,7 +188,17 @@ impl World {
         self.writes_row(session, None, usage.to_action().to_row())
     }
 
-    fn writes_row(&mut self, session: &str, in_reply_to: Option<&str>, (kind, content): (OutKind, String)) -> String {
+    fn writes_row(&mut self, session: &str, in_reply_to: Option<&str>, content: (OutKind, String)) -> String {
+        self.writes_to(session, Address::default(), in_reply_to, content)
+    }
+
+    fn writes_to(
+        &mut self,
+        session: &str,
+        address: Address,
+        in_reply_to: Option<&str>,
+        (kind, content): (OutKind, String),
+    ) -> String {
         self.written += 1;
         let id = format!("out-{}", self.written);
         let row = NewMessageOut {
@@ -177,7 +206,7 @@ impl World {
             in_reply_to: in_reply_to.map(str::to_owned),
             deliver_after: None,
             kind,
-            address: Address::default(),
+            address,
             content,
         };
         let dir = self.home.session(session, session);

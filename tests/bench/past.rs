@@ -22,8 +22,12 @@ pub fn write(dir: &SessionDir, rows: usize) -> Result<OutboundDb> {
         for id in &ids {
             tx.insert(&NewMessageIn::chat(id.clone(), now(), Address::default(), content.clone()))?;
             tx.finish(id, InStatus::Completed)?;
-            let outcome =
-                Delivered { message_out_id: id.clone(), platform_message_id: None, status: DeliveryStatus::Delivered };
+            let outcome = Delivered {
+                message_out_id: id.clone(),
+                platform_message_id: None,
+                status: DeliveryStatus::Delivered,
+                chat: Default::default(),
+            };
             tx.mark_delivered(&outcome, now())?;
         }
         tx.set_delivery_cursor(last)

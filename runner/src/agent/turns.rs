@@ -93,7 +93,14 @@ impl Agent {
                 }
                 Ok(())
             }
-            TurnEvent::Send(outgoing) => self.send(outgoing),
+            TurnEvent::Send(outgoing) => self.send(outgoing).map(drop),
+            TurnEvent::SendNumbered(outgoing, number) => {
+                if let Some(seq) = self.send(outgoing)? {
+                    // Who asked may be gone.
+                    let _gone = number.send(seq);
+                }
+                Ok(())
+            }
             TurnEvent::Notice(text) => self.notice(text),
             TurnEvent::Result(result) => self.finish(result),
             TurnEvent::Error(error) => self.fail(error),
@@ -108,15 +115,15 @@ impl Agent {
         self.rest()
     }
 
-    /// Writes what the agent sends in the middle of a turn.
-    fn send(&mut self, outgoing: Outgoing) -> Result<()> {
-        let Work::Turn(turn) = &mut self.work else { return Ok(()) };
+    /// Writes what the agent sends in the middle of a turn, and returns its number.
+    fn send(&mut self, outgoing: Outgoing) -> Result<Option<i64>> {
+        let Work::Turn(turn) = &mut self.work else { return Ok(None) };
         let Outgoing { id, to, message } = outgoing;
         let destinations = turn.destinations.clone();
         let peer = to.as_deref().and_then(|name| destinations.by_name(name));
         if let (Some(name), None) = (&to, peer) {
             eprintln!("Message dropped reason=unknown-destination to={name:?}");
-            return Ok(());
+            return Ok(None);
         }
         match (&message, peer) {
             // Asked of the host: nobody has read anything.
@@ -124,10 +131,13 @@ impl Agent {
             (Outbound::Text { text, files }, Some(peer)) if files.is_empty() => turn.sent.text(&peer.name, text),
             _ => turn.sent.other(),
         }
-        let address = destinations.address(peer);
+        let address = match (&message, peer) {
+            (Outbound::Card { .. } | Outbound::Question(_), None) => destinations.routing(),
+            _ => destinations.address(peer),
+        };
         let row = turn.row(id, address, &message);
         let seen_seq = self.seen_seq;
-        self.write(|tx| tx.insert(&row, seen_seq, time::now()).map(drop))
+        self.write(|tx| tx.insert(&row, seen_seq, time::now())).map(Some)
     }
 
     /// Tells the user something in the middle of a turn, on the runner's own account.

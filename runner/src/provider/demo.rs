@@ -1,5 +1,5 @@
 //! A provider that needs no key and no network: it says what it received, and on simple phrases
-//! does what a model would do by the very same paths. Deterministic.
+//! calls the tools a model would call. Deterministic.
 //!
 //! Its continuation is the number of its turns, so that continuity can be seen.
 
@@ -7,15 +7,17 @@ mod hearing;
 
 use std::fs;
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
-use nanoclaw_session::content::Outbound;
 use nanoclaw_session::layout::SessionDir;
+use serde_json::{Value, json};
 
 use self::hearing::Heard;
-use super::{Outgoing, Prompt, Provider, TurnEvent, TurnHandle, TurnPort, TurnRequest};
+use super::{Prompt, Provider, TurnEvent, TurnHandle, TurnPort, TurnRequest};
+use crate::destinations::Destinations;
 use crate::stop::Stopped;
-use crate::{id, time};
+use crate::tools::{Context, Outcome, Output, Part, Tool};
 
 pub const NAME: &str = "demo";
 
@@ -26,14 +28,14 @@ const MAX_COUNT: u32 = 1_000;
 const FILE_NAME: &str = "demo.txt";
 
 /// See the module.
-#[derive(Debug)]
 pub struct Demo {
     dir: SessionDir,
+    tools: Vec<Arc<dyn Tool>>,
 }
 
 impl Demo {
-    pub fn new(dir: SessionDir) -> Demo {
-        Demo { dir }
+    pub fn new(dir: SessionDir, tools: Vec<Arc<dyn Tool>>) -> Demo {
+        Demo { dir, tools }
     }
 }
 
@@ -46,7 +48,12 @@ impl Provider for Demo {
         if request.command.is_some() {
             return super::say("The demo provider remembers nothing but the number of its turns.".into());
         }
-        let turn = Turn { dir: self.dir.clone(), number: number_after(request.continuation.as_deref()) };
+        let turn = Turn {
+            dir: self.dir.clone(),
+            tools: self.tools.clone(),
+            destinations: request.destinations,
+            number: number_after(request.continuation.as_deref()),
+        };
         super::spawn(|| (), move |port| turn.run(port, request.prompt))
     }
 }
@@ -59,6 +66,8 @@ fn number_after(continuation: Option<&str>) -> u64 {
 
 struct Turn {
     dir: SessionDir,
+    tools: Vec<Arc<dyn Tool>>,
+    destinations: Arc<Destinations>,
     number: u64,
 }
 
@@ -80,13 +89,22 @@ impl Turn {
     /// The text that answers one message, unless something else answers it.
     fn answer(&self, port: &mut TurnPort, heard: &Heard) -> Result<Option<String>, Stopped> {
         let phrase = heard.text.to_lowercase();
-        let text = if phrase.contains("send me a file") {
-            return self.send_file(port, heard);
+        let done = if phrase.contains("send me a file") {
+            Some(self.send_file(port, heard)?)
         } else if phrase.contains("react to that") {
-            let message = Outbound::Reaction { message_id: heard.id.clone(), emoji: "👍".into() };
-            send(port, heard, id::message(time::now()), message)?;
-            return Ok(None);
-        } else if phrase.contains("ask me a question") {
+            Some(self.call(port, "add_reaction", json!({"messageId": heard.id, "emoji": "👍"}))?)
+        } else if phrase.contains("edit that") {
+            Some(self.edit(port, heard)?)
+        } else if phrase.contains("show me a card") {
+            Some(self.call(port, "send_card", card(&heard.text))?)
+        } else {
+            None
+        };
+        if let Some(done) = done {
+            // A model would read what was wrong, too.
+            return Ok((done.outcome == Outcome::Failed).then(|| heard.addressed(&words(&done))));
+        }
+        let text = if phrase.contains("ask me a question") {
             "I am the demo provider and cannot ask questions with buttons yet.".into()
         } else if phrase.contains("remind me") {
             "I am the demo provider and cannot set reminders yet.".into()
@@ -100,26 +118,61 @@ impl Turn {
         Ok(Some(heard.addressed(&text)))
     }
 
-    fn send_file(&self, port: &TurnPort, heard: &Heard) -> Result<Option<String>, Stopped> {
-        let id = id::message(time::now());
-        let folder = self.dir.outbox(&id);
+    /// Calls a tool as a model would.
+    fn call(&self, port: &TurnPort, name: &str, input: Value) -> Result<Output, Stopped> {
+        let Some(tool) = self.tools.iter().find(|tool| tool.spec().name == name) else {
+            return Ok(Output::failed(format!("I have no tool {name:?}.")));
+        };
+        port.emit(TurnEvent::ToolStarted { name: name.into(), deadline: Some(tool.deadline(&input)) })?;
+        let (stop, events) = (port.stop().clone(), port.events());
+        let output = tool.call(&input, &Context { stop, events, destinations: self.destinations.clone() });
+        port.emit(TurnEvent::ToolEnded)?;
+        Ok(output)
+    }
+
+    fn send_file(&self, port: &TurnPort, heard: &Heard) -> Result<Output, Stopped> {
+        let path = self.dir.state().join(FILE_NAME);
         let content = format!("A file from the demo provider, turn {}.\nYou said: {}\n", self.number, heard.text);
-        match fs::create_dir_all(&folder).and_then(|()| fs::write(folder.join(FILE_NAME), content)) {
-            Ok(()) => {
-                let text = "Here is the file you asked for.".into();
-                send(port, heard, id, Outbound::Text { text, files: vec![FILE_NAME.into()] })?;
-                Ok(None)
+        if let Err(e) = fs::write(&path, content) {
+            return Ok(Output::failed(format!("I could not write the file: {e}.")));
+        }
+        let text = "Here is the file you asked for.";
+        self.call(port, "send_file", json!({"to": heard.from, "path": path, "text": text}))
+    }
+
+    /// Says something, and then something else in its place.
+    fn edit(&self, port: &TurnPort, heard: &Heard) -> Result<Output, Stopped> {
+        let said = self.call(port, "send_message", json!({"to": heard.from, "text": "I had this to say."}))?;
+        let words = words(&said);
+        let number = words.split('#').nth(1).and_then(|rest| rest.split('.').next());
+        match (said.outcome, number) {
+            (Outcome::Done, Some(number)) => {
+                let text = format!("I have this to say instead (turn {}).", self.number);
+                self.call(port, "edit_message", json!({"messageId": number, "text": text}))
             }
-            Err(e) => Ok(Some(heard.addressed(&format!("I could not write the file: {e}.")))),
+            _ => Ok(said),
         }
     }
 }
 
-const HOW_TO_GET_A_MODEL: &str = "For a real model, set ANTHROPIC_API_KEY.";
-
-fn send(port: &TurnPort, heard: &Heard, id: String, message: Outbound) -> Result<(), Stopped> {
-    port.emit(TurnEvent::Send(Outgoing { id, to: heard.from.clone(), message }))
+fn card(said: &str) -> Value {
+    json!({
+        "title": "A card of the demo provider",
+        "text": "This is what a card looks like here.",
+        "fields": [{"name": "You said", "value": said}],
+        "links": [{"label": "NanoClaw", "url": "https://github.com/qwibitai/nanoclaw"}],
+    })
 }
+
+fn words(output: &Output) -> String {
+    let text = |part: &Part| match part {
+        Part::Text(text) => Some(text.clone()),
+        Part::File { .. } => None,
+    };
+    output.parts.iter().filter_map(text).collect::<Vec<_>>().join("\n")
+}
+
+const HOW_TO_GET_A_MODEL: &str = "For a real model, set ANTHROPIC_API_KEY.";
 
 /// `count to 10 slowly`
 fn slow_count(phrase: &str) -> Option<u32> {

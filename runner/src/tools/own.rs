@@ -1,49 +1,24 @@
-//! Tools about nanoclaw itself: to whom the agent may write, sending before the end of a turn, the time.
+//! Tools about nanoclaw itself. Here are those that only tell something.
 
 use std::sync::Arc;
 
 use jiff::tz::TimeZone;
-use nanoclaw_session::content::Outbound;
+use nanoclaw_session::layout::SessionDir;
 use serde::Deserialize;
 use serde_json::json;
 
-use super::{Context, Effect, Output, SLACK, Tool, tool};
+use super::{Effect, Output, SLACK, Tool, outgoing, tool};
 use crate::destinations::Destinations;
-use crate::provider::{Outgoing, TurnEvent};
-use crate::{id, time};
+use crate::time;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Nothing {}
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Message {
-    to: Option<String>,
-    text: String,
-}
-
 /// All of them. `zone` is the user's.
-pub fn tools(zone: &TimeZone) -> Vec<Arc<dyn Tool>> {
+pub fn tools(dir: &SessionDir, zone: &TimeZone) -> Vec<Arc<dyn Tool>> {
     let zone = zone.clone();
-    vec![
-        tool(
-            (
-                "send_message",
-                "Sends a message now, before your turn ends: word that something takes long, or a message to somebody \
-                 else. What you send here need not be in your final text.",
-            ),
-            (
-                json!({
-                    "to": {"type": "string", "description": "Name of a destination; without it, this conversation."},
-                    "text": {"type": "string"},
-                }),
-                &["text"],
-            ),
-            Effect::Changes,
-            |_: &Message| SLACK,
-            send_message,
-        ),
+    let mut tools = vec![
         tool(
             ("list_destinations", "Lists the names you may write to."),
             (json!({}), &[]),
@@ -58,10 +33,12 @@ pub fn tools(zone: &TimeZone) -> Vec<Arc<dyn Tool>> {
             |_: &Nothing| SLACK,
             move |_, _| Ok(Output::text(format!("{} ({})", time::local(time::now(), &zone), time::zone_name(&zone)))),
         ),
-    ]
+    ];
+    tools.extend(outgoing::tools(dir));
+    tools
 }
 
-fn names(destinations: &Destinations) -> String {
+pub fn names(destinations: &Destinations) -> String {
     let line = |peer: &nanoclaw_session::row::Destination| match &peer.display_name {
         Some(title) => format!("{} ({title})", peer.name),
         None => peer.name.clone(),
@@ -69,46 +46,22 @@ fn names(destinations: &Destinations) -> String {
     destinations.peers().iter().map(line).collect::<Vec<_>>().join("\n")
 }
 
-fn send_message(message: Message, context: &Context) -> Result<Output, String> {
-    let Message { to, text } = message;
-    if text.trim().is_empty() {
-        return Err("The text is empty.".into());
-    }
-    if let Some(name) = to.as_deref().filter(|name| context.destinations.by_name(name).is_none()) {
-        let names = names(&context.destinations);
-        return Err(format!("You have no destination {name:?}. You have:\n{names}"));
-    }
-    let message = Outbound::Text { text, files: Vec::new() };
-    let outgoing = Outgoing { id: id::message(time::now()), to, message };
-    match context.events.send(TurnEvent::Send(outgoing)) {
-        Ok(()) => Ok(Output::text("Sent.")),
-        Err(_) => Err("Nobody takes messages any more.".into()),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::destinations::tests::three;
     use crate::stop;
-    use crate::tools::Outcome;
+    use crate::tools::Context;
 
     #[test]
-    fn a_message_goes_to_a_name_there_is_and_to_no_other() {
+    fn names_and_the_time_are_told() {
         let (_stopper, stop) = stop::pair();
-        let (events, sent) = crossbeam_channel::unbounded();
+        let events = crossbeam_channel::unbounded().0;
         let context = Context { stop, events, destinations: Arc::new(three()) };
-        let tools = tools(&TimeZone::UTC);
-        let call = |name: &str, input| tools.iter().find(|t| t.spec().name == name).unwrap().call(&input, &context);
-        assert_eq!(call("send_message", json!({"to": "OPS", "text": "hi"})), Output::text("Sent."));
-        let Ok(TurnEvent::Send(Outgoing { to, .. })) = sent.try_recv() else { panic!("nothing was sent") };
-        assert_eq!(to.as_deref(), Some("OPS"));
-        for wrong in [json!({"to": "nobody", "text": "hi"}), json!({"text": " "}), json!({"to": "ops"})] {
-            assert_eq!(call("send_message", wrong.clone()).outcome, Outcome::Failed, "{wrong}");
-        }
-        assert!(sent.try_recv().is_err());
-        assert_eq!(call("list_destinations", json!({})), Output::text("family (Family chat)\nops\nwork (Work)"));
-        let crate::tools::Part::Text(time) = &call("get_time", json!({})).parts[0] else { panic!() };
+        let tools = tools(&SessionDir::new("/nowhere"), &TimeZone::UTC);
+        let call = |name: &str| tools.iter().find(|t| t.spec().name == name).unwrap().call(&json!({}), &context);
+        assert_eq!(call("list_destinations"), Output::text("family (Family chat)\nops\nwork (Work)"));
+        let crate::tools::Part::Text(time) = &call("get_time").parts[0] else { panic!() };
         assert!(time.ends_with("(UTC)"), "{time}");
     }
 }

@@ -184,8 +184,12 @@ fn files_of_messages_delivered_long_ago_go_when_a_runner_starts() {
     for (id, at) in [("old", Some(now() - month)), ("new", Some(now())), ("waiting", None)] {
         fs::create_dir_all(session.dir.outbox(id)).unwrap();
         fs::write(session.dir.outbox(id).join("photo.jpg"), "x").unwrap();
-        let outcome =
-            Delivered { message_out_id: id.into(), platform_message_id: None, status: DeliveryStatus::Delivered };
+        let outcome = Delivered {
+            message_out_id: id.into(),
+            platform_message_id: None,
+            status: DeliveryStatus::Delivered,
+            chat: Default::default(),
+        };
         inbound.write(|tx| at.map_or(Ok(()), |at| tx.mark_delivered(&outcome, at))).unwrap();
     }
     drop(inbound);

@@ -81,6 +81,12 @@ impl InboundView {
         self.db.prepare_cached(&sql)?.query_row([id], message_in).optional()
     }
 
+    /// The row the agent knows by this number.
+    pub fn message_by_seq(&self, seq: i64) -> rusqlite::Result<Option<MessageIn>> {
+        let sql = format!("SELECT {} FROM messages_in WHERE seq = ?1 AND {KNOWN_KIND}", self.message_columns);
+        self.db.query_row(&sql, [seq], message_in).optional()
+    }
+
     /// The outbound rows whose delivery, good or bad, was over before `before`.
     pub fn delivered_before(&self, before: Timestamp) -> rusqlite::Result<Vec<String>> {
         let sql = "SELECT message_out_id FROM delivered WHERE datetime(delivered_at) < datetime(?1)";

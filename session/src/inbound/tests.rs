@@ -215,6 +215,7 @@ fn outcomes_are_final_and_attempts_go_with_them() {
         message_out_id: "o".into(),
         platform_message_id: Some("9".into()),
         status: DeliveryStatus::Delivered,
+        chat: Address { channel_type: Some("cli".into()), platform_id: Some("local".into()), thread_id: None },
     };
     db.write(|tx| {
         tx.mark_delivered(&sent, now())?;
