@@ -46,6 +46,11 @@ impl Destinations {
         &self.peers
     }
 
+    /// The session's own chat; empty when it has none.
+    pub fn own(&self) -> &Address {
+        &self.own
+    }
+
     /// The one destination, when there is exactly one.
     pub fn only(&self) -> Option<&Destination> {
         match self.peers.as_slice() {

@@ -68,6 +68,7 @@ fn message(store: &Store, args: &ExplainArgs) -> Result<InboundMessage> {
             ..ChatIn::default()
         },
         attachments: Vec::new(),
+        answers: None,
         reply_to: None,
         chat: Chat { channel_type, platform_id },
     })

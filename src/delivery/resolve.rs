@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
+use jiff::Timestamp;
 use nanoclaw_session::content::Outbound;
 use nanoclaw_session::inbound::{Durability, InboundDb};
 use nanoclaw_session::layout::SessionDir;
@@ -14,6 +15,7 @@ use nanoclaw_session::untrusted::{UntrustedError, open_outbox_file, open_untrust
 
 use crate::channel::{Chat, OutboundFile, OutboundItem, Payload};
 use crate::destinations;
+use crate::question;
 use crate::router;
 use crate::store::{Session, Store};
 
@@ -28,11 +30,17 @@ pub enum Resolved {
     Refused(String),
 }
 
-/// Where a row goes: the address it names, or the session's own chat.
+/// Where a row goes: the address it names, or the session's own chat. A question is put on record.
 ///
 /// # Errors
 /// The store or the session's files failed; nothing was decided.
-pub fn resolve(store: &Store, session: &Session, dir: &SessionDir, row: &MessageOut) -> Result<Resolved> {
+pub fn resolve(
+    store: &Store,
+    session: &Session,
+    dir: &SessionDir,
+    row: &MessageOut,
+    now: Timestamp,
+) -> Result<Resolved> {
     let own = destinations::own_chat(store, session)?;
     let (chat, thread_id) = match (&row.address.channel_type, &row.address.platform_id) {
         (Some(channel_type), Some(platform_id)) => {
@@ -61,7 +69,16 @@ pub fn resolve(store: &Store, session: &Session, dir: &SessionDir, row: &Message
             Some(platform_message_id) => Payload::Reaction { platform_message_id, emoji },
             None => return Ok(refused(&format!("there is no message #{message_id} to react to"))),
         },
-        Outbound::Question(question) => Payload::Question(question),
+        Outbound::Question(_) if own.as_ref() != Some(&chat) => {
+            return Ok(refused("a question goes to the session's own chat, and to no other"));
+        }
+        Outbound::Question(question) => {
+            let place = (&chat, thread_id.as_deref());
+            match question::record(store, session, &row.id, place, &question, now)? {
+                Ok(()) => Payload::Question(question),
+                Err(why) => return Ok(refused(&why)),
+            }
+        }
         Outbound::Card { fallback_text, .. } if !fallback_text.is_empty() => {
             Payload::Text { text: fallback_text, files: Vec::new() }
         }

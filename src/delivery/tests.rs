@@ -1,12 +1,16 @@
 //! Delivery over real files and an in-process platform, in simulated time: the actor is stepped
 //! from one deadline to the next, so hours of waiting take no time.
 
+mod question;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use crossbeam_channel::{bounded, unbounded};
 use nanoclaw_session::inbound::{Durability, InboundDb};
 use nanoclaw_session::outbound::OutboundDb;
-use nanoclaw_session::row::{Address, DeliveryStatus, InKind, NewMessageIn, NewMessageOut, OutKind, Trigger};
+use nanoclaw_session::row::{
+    Address, DeliveryStatus, InKind, MessageIn, NewMessageIn, NewMessageOut, OutKind, Trigger,
+};
 use nanoclaw_session::usage::Usage;
 
 use super::*;
@@ -42,7 +46,12 @@ struct Platform {
 
 impl Outbound for Platform {
     fn send(&mut self, item: &OutboundItem) -> Outcome {
-        let Payload::Text { text, .. } = &item.payload else { return Outcome::Sent { platform_message_id: None } };
+        let text = match &item.payload {
+            Payload::Text { text, .. } => text.clone(),
+            Payload::Question(question) => format!("?{}", question.title),
+            Payload::Edit { platform_message_id, text } => format!("[{platform_message_id}] {text}"),
+            _ => return Outcome::Sent { platform_message_id: None },
+        };
         self.asked += 1;
         let chat = item.chat.platform_id.clone();
         match self.mood {
@@ -61,7 +70,7 @@ impl Outbound for Platform {
                 self.last.insert(chat.clone(), self.now.instant);
             }
         }
-        self.seen.push((chat, text.clone()));
+        self.seen.push((chat, text));
         Outcome::Sent { platform_message_id: Some(format!("p{}", self.asked)) }
     }
 

@@ -200,7 +200,10 @@ fn a_question_nobody_answered_in_time_is_answered_with_that_once() {
     let rows = w.actor.unfinished("s").unwrap();
     assert_eq!(rows.len(), 1);
     assert_eq!((rows[0].kind, rows[0].trigger), (InKind::System, Trigger::Context), "it wakes nobody");
-    assert_eq!(rows[0].content, r#"{"questionId":"late","status":"expired","type":"question_response"}"#);
+    assert_eq!(
+        rows[0].content,
+        r#"{"questionId":"late","status":"expired","title":"Water them?","type":"question_response"}"#
+    );
     let left = |id: &str| w.actor.parts.store.take_question(id).unwrap().is_some();
     assert_eq!(["late", "open", "forever"].map(left), [false, true, true]);
 }

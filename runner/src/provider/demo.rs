@@ -9,12 +9,13 @@ use std::fs;
 use std::io;
 use std::time::Duration;
 
-use nanoclaw_session::content::Outbound;
+use nanoclaw_session::content::{Outbound, QuestionOption};
 use nanoclaw_session::layout::SessionDir;
 
 use self::hearing::Heard;
 use super::{Outgoing, Prompt, Provider, TurnEvent, TurnHandle, TurnPort, TurnRequest};
 use crate::stop::Stopped;
+use crate::tools::question::{self, Ask};
 use crate::{id, time};
 
 pub const NAME: &str = "demo";
@@ -87,7 +88,9 @@ impl Turn {
             send(port, heard, id::message(time::now()), message)?;
             return Ok(None);
         } else if phrase.contains("ask me a question") {
-            "I am the demo provider and cannot ask questions with buttons yet.".into()
+            match question::ask(colour(), port.stop(), &port.events()) {
+                Ok(said) | Err(said) => said,
+            }
         } else if phrase.contains("remind me") {
             "I am the demo provider and cannot set reminders yet.".into()
         } else if let Some(limit) = slow_count(&phrase) {
@@ -119,6 +122,20 @@ const HOW_TO_GET_A_MODEL: &str = "For a real model, set ANTHROPIC_API_KEY.";
 
 fn send(port: &TurnPort, heard: &Heard, id: String, message: Outbound) -> Result<(), Stopped> {
     port.emit(TurnEvent::Send(Outgoing { id, to: heard.from.clone(), message }))
+}
+
+fn colour() -> Ask {
+    let option = |label: &str, value: &str| QuestionOption {
+        label: label.into(),
+        selected_label: Some(format!("{label} it is")),
+        value: Some(value.into()),
+    };
+    Ask {
+        title: "A question from the demo provider".into(),
+        question: "Which colour do you like best?".into(),
+        options: vec![option("Red", "red"), option("Green", "green"), option("Blue", "blue")],
+        timeout: None,
+    }
 }
 
 /// `count to 10 slowly`

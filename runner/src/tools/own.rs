@@ -7,7 +7,7 @@ use nanoclaw_session::content::Outbound;
 use serde::Deserialize;
 use serde_json::json;
 
-use super::{Context, Effect, Output, SLACK, Tool, tool};
+use super::{Context, Effect, Output, SLACK, Tool, question, tool};
 use crate::destinations::Destinations;
 use crate::provider::{Outgoing, TurnEvent};
 use crate::{id, time};
@@ -58,6 +58,7 @@ pub fn tools(zone: &TimeZone) -> Vec<Arc<dyn Tool>> {
             |_: &Nothing| SLACK,
             move |_, _| Ok(Output::text(format!("{} ({})", time::local(time::now(), &zone), time::zone_name(&zone)))),
         ),
+        question::asking(),
     ]
 }
 

@@ -14,4 +14,5 @@ mod session;
 mod commands;
 mod lifecycle;
 mod model;
+mod question;
 mod turns;
