@@ -4,6 +4,8 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
 use crossbeam_channel::unbounded;
+use nanoclaw_session::row::{InKind, NewMessageIn, Trigger};
+use serde_json::json;
 
 use super::*;
 use crate::store::{AgentGroup, ContainerRun, HostMessage, Question};
