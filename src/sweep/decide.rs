@@ -187,6 +187,17 @@ mod tests {
     }
 
     #[test]
+    fn an_answer_to_a_question_wakes_as_other_system_rows_do_not() {
+        let system = |content: &str| MessageIn { kind: InKind::System, content: content.into(), ..row("s") };
+        let answer = r#"{"type":"question_response","questionId":"q","status":"answered","selectedOption":"r"}"#;
+        assert_eq!(next(&[system(answer)], now()), Next::Start(StartReason::Message));
+        let context = MessageIn { trigger: Trigger::Context, ..system(answer) };
+        for other in [context, system("{}"), system(r#"{"type":"control","action":"stop"}"#)] {
+            assert_eq!(next(&[other], now()), Next::Nothing);
+        }
+    }
+
+    #[test]
     fn later_work_says_when_and_due_work_comes_first() {
         let later = |s| MessageIn { process_after: Some(in_seconds(s)), ..row("l") };
         assert_eq!(next(&[later(9), later(3)], now()), Next::At(in_seconds(3)));
