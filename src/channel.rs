@@ -152,6 +152,8 @@ pub struct InboundMessage {
     /// Text, sender and quote; its attachments are filled in by the router.
     pub content: ChatIn,
     pub attachments: Vec<InboundFile>,
+    /// The question it answers, where the platform says so; its text is the option then.
+    pub answers: Option<String>,
     /// Where answers go when not to the chat itself.
     pub reply_to: Option<(Chat, Option<String>)>,
 }

@@ -33,6 +33,7 @@ mod oneshot;
 mod permission;
 mod poller;
 mod process;
+mod question;
 mod recurrence;
 pub mod router;
 pub mod sender;

@@ -170,6 +170,7 @@ mod tests {
                 timestamp: crate::time::now(),
                 content: ChatIn::default(),
                 attachments: Vec::new(),
+                answers: None,
                 reply_to: None,
             };
             Ok(Polled { messages: vec![message], cursor: Some("1".into()), ready: Ready::Unchanged })

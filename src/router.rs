@@ -8,6 +8,7 @@
 //! A session whose file cannot be written is parked ([`parked`]): its rows wait in the store, and
 //! everybody else goes on.
 
+mod answer;
 mod attachments;
 mod command;
 mod engage;
@@ -37,6 +38,7 @@ use crate::oneshot::{Barrier, Gate};
 use crate::store::{ContainerStatus, MessagingGroup, Session, Store, Wiring};
 use crate::sweep;
 use crate::thread::{self, tell};
+use answer::{Ended, Reply};
 use attachments::store_attachments;
 use command::HostCommand;
 use engage::Pattern;
@@ -73,6 +75,7 @@ struct Batch<'a> {
     /// Senders that are on record under this name.
     seen: HashSet<(String, Option<String>)>,
     sessions: BTreeMap<String, ForSession>,
+    ended: Vec<Ended>,
 }
 
 impl Batch<'_> {
@@ -127,6 +130,7 @@ impl Router {
             records: Records::new(&self.store, crate::time::now()),
             seen: HashSet::new(),
             sessions: BTreeMap::new(),
+            ended: Vec::new(),
         };
         let mut whole = true;
         for message in messages {
@@ -142,6 +146,7 @@ impl Router {
             whole &= self.keep(&session, &rows, parked);
         }
         if whole {
+            self.end_questions(&batch.ended);
             tell(accepted, ());
         }
     }
@@ -158,6 +163,14 @@ impl Router {
         let wired = batch.facts.wired(&message.chat)?;
         let subject = Subject::of(message, wired.chat.as_ref());
         let candidates = batch.facts.candidates(&wired, &subject)?;
+        match self.answer(message, &subject, wired.chat.as_ref(), &candidates, batch)? {
+            Reply::No => {}
+            Reply::Answers => return Ok(()),
+            Reply::Astray => {
+                self.end_turn(message);
+                return Ok(());
+            }
+        }
         let verdicts = judge(&subject, wired.chat.as_ref(), &candidates);
         match (&wired.chat, verdicts.as_slice()) {
             (chat, [Verdict { wiring: None, ruling: Ruling::NotHeard(why) }]) => {
@@ -239,6 +252,9 @@ impl Router {
                         batch.records.subscribe(&message.chat, thread)?;
                     }
                     let session = self.session_for(wiring, chat, scope, batch)?;
+                    if *trigger == Trigger::Wake {
+                        self.withdraw(message, &session, "the user has written a message instead", batch)?;
+                    }
                     let row = self.row(message, &session, *trigger);
                     log::info!(
                         "Message routed message={} session={} agent={agent} trigger={}",
@@ -297,6 +313,7 @@ impl Router {
             HostCommand::Stop => {
                 let nothing = format!("{agent}: nothing runs here.");
                 let Some(session) = session else { return Ok(Some(nothing)) };
+                self.withdraw(message, &session, "you were stopped", batch)?;
                 let idle = session.container_status == ContainerStatus::Stopped;
                 let id = row_id(&message.id, &session.agent_group_id);
                 let address = message.chat.address(message.thread());

@@ -35,11 +35,12 @@ use anyhow::{Context, Result};
 use crossbeam_channel::{Receiver, Sender};
 use jiff::{SignedDuration, Timestamp};
 use nanoclaw_session::alive::last_heartbeat;
+use nanoclaw_session::content::Answer;
 use nanoclaw_session::inbound::{Durability, InboundDb};
 use nanoclaw_session::layout::SessionDir;
-use nanoclaw_session::row::{Address, InKind, MessageIn, NewMessageIn, Trigger};
+use nanoclaw_session::question::Outcome;
+use nanoclaw_session::row::{Address, MessageIn};
 use nanoclaw_session::stamp::Stamp;
-use serde_json::json;
 
 use crate::config::Settings;
 use crate::container::docker::{Docker, DockerError, Inspected, Leftover, Life, Started};
@@ -47,7 +48,8 @@ use crate::daemon::Mode;
 use crate::delivery::{self, queue::backoff};
 use crate::home::Home;
 use crate::oneshot::{Barrier, Gate};
-use crate::store::{EndReason, Session, StartReason, Store};
+use crate::question;
+use crate::store::{EndReason, Question, Session, StartReason, Store};
 use crate::thread::{self, spawn_worker, tell};
 use crate::time::Now;
 use crate::watch::Watcher;
@@ -517,21 +519,21 @@ impl Actor {
     /// Tells agents that nobody answered their question in time: a tool waits for it.
     fn expire_questions(&self) -> Result<()> {
         for question in self.parts.store.expired_questions(self.wall)? {
-            let id = question.question_id;
-            if let Err(e) = self.expire_question(&id, &question.session_id) {
-                log::warn!("A question could not be ended question={id} error={e:#}");
+            if let Err(e) = self.expire_question(&question) {
+                log::warn!("A question could not be ended question={} error={e:#}", question.question_id);
             }
         }
         Ok(())
     }
 
-    fn expire_question(&self, id: &str, session_id: &str) -> Result<()> {
-        let answer = json!({"type": "question_response", "questionId": id, "status": "expired"}).to_string();
-        // Written twice, should we die before the question goes, it is absorbed.
-        let row = NewMessageIn::chat(format!("{id}:expired"), crate::time::now(), Address::default(), answer);
-        let row = NewMessageIn { kind: InKind::System, trigger: Trigger::Context, ..row };
+    fn expire_question(&self, question: &Question) -> Result<()> {
+        let Question { question_id, session_id, title, .. } = question;
+        let answer = Answer { question_id: question_id.clone(), title: title.clone(), outcome: Outcome::Expired };
+        let id = format!("{question_id}:expired");
+        let row = question::answer_row(id, crate::time::now(), Address::default(), &answer);
         self.open_inbound(&self.parts.store.session(session_id)?)?.write(|tx| tx.insert(&row))?;
-        self.parts.store.take_question(id)?;
+        question::end(&self.parts.store, question, "nobody answered in time")?;
+        tell(&self.parts.delivery, delivery::Event::HostOutbox);
         Ok(())
     }
 

@@ -22,7 +22,7 @@ use crossbeam_channel::{Receiver, Sender, bounded, never};
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use nanoclaw_session::config::ContainerConfig;
-use nanoclaw_session::content::Outbound;
+use nanoclaw_session::content::{Answer, Outbound, Question};
 use nanoclaw_session::layout::SessionDir;
 use serde::{Deserialize, Serialize};
 
@@ -117,6 +117,8 @@ pub enum TurnEvent {
     Send(Outgoing),
     /// The same, for whom wants to hear the number the agent knows it by; closed when it was not sent.
     SendNumbered(Outgoing, Sender<i64>),
+    /// The people of the session's own chat are asked; `answer` hears what becomes of that, or is dropped.
+    Ask { question: Question, answer: Sender<Answer> },
     /// The runner itself has something to say to the user. It is no answer.
     Notice(String),
     /// The turn ended well.

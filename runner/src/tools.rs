@@ -7,6 +7,7 @@ mod files;
 mod html;
 mod outgoing;
 mod own;
+pub mod question;
 mod running;
 mod search;
 mod web_fetch;

@@ -1,10 +1,11 @@
 //! A running turn, as the agent keeps it: which rows it answers, what it has sent, what it may
 //! still do. Values only; the agent does the effects.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use nanoclaw_session::content::Outbound;
+use crossbeam_channel::Sender;
+use nanoclaw_session::content::{Answer, Outbound};
 use nanoclaw_session::row::{Address, MessageIn, NewMessageOut};
 
 use crate::destinations::{Destinations, same_chat};
@@ -90,6 +91,10 @@ pub struct Turn {
     pub parked: bool,
     /// What it has cost, by model.
     pub costs: BTreeMap<String, Usage>,
+    /// Who waits for the answer to a question of this turn, by the question's id.
+    pub questions: HashMap<String, Sender<Answer>>,
+    /// The rows of the answers they got.
+    pub answers: Vec<String>,
 }
 
 impl Turn {
@@ -99,6 +104,8 @@ impl Turn {
             asked,
             parked: false,
             costs: BTreeMap::new(),
+            questions: HashMap::new(),
+            answers: Vec::new(),
             handle,
             given,
             pushed: Vec::new(),
@@ -116,7 +123,7 @@ impl Turn {
     }
 
     pub fn claim_ids(&self) -> impl Iterator<Item = String> {
-        self.claims().map(|claim| claim.id.clone())
+        self.claims().map(|claim| claim.id.clone()).chain(self.answers.iter().cloned())
     }
 
     /// Takes what was pushed in with what was given: all of it is asked again.

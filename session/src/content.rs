@@ -7,6 +7,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
+pub use crate::question::{Answer, Question, QuestionOption};
 use crate::row::{InKind, OutKind};
 
 /// What a row of `messages_in` says.
@@ -15,8 +16,8 @@ pub enum Inbound {
     Chat(ChatIn),
     Task(TaskIn),
     Webhook(WebhookIn),
-    /// Never part of a prompt. `None`: nothing that the runner obeys.
-    System(Option<Control>),
+    /// For the runner itself. `None`: nothing it knows.
+    System(Option<System>),
 }
 
 /// A message from a person (or a note from the host, sender `system`).
@@ -79,6 +80,14 @@ pub struct WebhookIn {
     pub payload: Value,
 }
 
+/// What a row of kind `system` says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum System {
+    Control(Control),
+    /// For the tool that waits for it.
+    Answer(Answer),
+}
+
 /// What a control row asks of the runner, which obeys at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Control {
@@ -114,9 +123,12 @@ impl Inbound {
                 payload: o.get("payload").cloned().unwrap_or(Value::Null),
             }),
             InKind::System => {
-                let is_stop =
-                    text(&o, "type").as_deref() == Some("control") && text(&o, "action").as_deref() == Some("stop");
-                Inbound::System(is_stop.then_some(Control::Stop))
+                let is_stop = || text(&o, "action").as_deref() == Some("stop");
+                Inbound::System(match text(&o, "type").as_deref() {
+                    Some("control") => is_stop().then_some(System::Control(Control::Stop)),
+                    Some(Answer::TYPE) => Answer::from_object(&o).map(System::Answer),
+                    _ => None,
+                })
             }
         }
     }
@@ -177,28 +189,6 @@ pub enum Outbound {
     Invalid(&'static str),
 }
 
-/// A question with buttons.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Question {
-    pub question_id: String,
-    pub title: String,
-    #[serde(default)]
-    pub question: String,
-    pub options: Vec<QuestionOption>,
-}
-
-/// One button: what it says, what it says once chosen, what the agent gets.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct QuestionOption {
-    pub label: String,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub selected_label: Option<String>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub value: Option<String>,
-}
-
 impl Outbound {
     /// Reads what an agent wrote. Not JSON: plain text. JSON we do not know: [`Outbound::Invalid`].
     pub fn parse(kind: OutKind, content: &str) -> Outbound {
@@ -225,8 +215,8 @@ impl Outbound {
             },
             (Some(_), _) => Outbound::Invalid("an unknown operation (known: edit, reaction)"),
             (None, Some("ask_question")) => match Question::deserialize(o) {
-                Ok(q) if !q.title.is_empty() && !q.options.is_empty() => Outbound::Question(q),
-                _ => Outbound::Invalid("a question needs questionId, a title and options"),
+                Ok(q) => q.check().map_or_else(Outbound::Invalid, |()| Outbound::Question(q)),
+                Err(_) => Outbound::Invalid("a question needs questionId, a title and options"),
             },
             (None, Some("card")) => match o.get("card").cloned() {
                 Some(card) => Outbound::Card { card, fallback_text: text(o, "fallbackText").unwrap_or_default() },
@@ -273,7 +263,7 @@ impl Outbound {
     }
 }
 
-fn text(o: &Map<String, Value>, key: &str) -> Option<String> {
+pub(crate) fn text(o: &Map<String, Value>, key: &str) -> Option<String> {
     o.get(key).and_then(Value::as_str).map(str::to_owned)
 }
 
@@ -365,7 +355,10 @@ mod tests {
 
     #[test]
     fn a_control_row_is_a_control() {
-        assert_eq!(Inbound::parse(InKind::System, &Control::Stop.to_json()), Inbound::System(Some(Control::Stop)));
+        assert_eq!(
+            Inbound::parse(InKind::System, &Control::Stop.to_json()),
+            Inbound::System(Some(System::Control(Control::Stop)))
+        );
         assert_eq!(Inbound::parse(InKind::System, "garbage"), Inbound::System(None));
     }
 
@@ -376,6 +369,7 @@ mod tests {
             title: "Which?".into(),
             question: "?".into(),
             options: vec![QuestionOption { label: "A".into(), selected_label: None, value: Some("a".into()) }],
+            expires_at: None,
         };
         for out in [
             Outbound::Text { text: "t".into(), files: vec![] },

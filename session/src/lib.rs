@@ -4,7 +4,7 @@
 //! that comments cite by number are in docs/SESSION.md. In reading order:
 //!
 //! * [`layout`] - the folder, and the conversion of folders made by NanoClaw v2
-//! * [`content`], [`row`] - what the rows mean, [`usage`], [`card`] - a turn's cost, a card
+//! * [`content`], [`row`] - what the rows mean, [`usage`], [`card`], [`question`] - a turn's cost, a card, what people are asked
 //! * [`inbound`], [`outbound`] - the two files, each with its one writer and its reader
 //! * [`untrusted`] - the only way the host may look into what a container wrote
 //! * [`alive`], [`stamp`], [`watch`] - life, progress and "look again"
@@ -21,6 +21,7 @@ mod database;
 pub mod inbound;
 pub mod layout;
 pub mod outbound;
+pub mod question;
 pub mod row;
 pub mod stamp;
 pub mod time;

@@ -207,7 +207,10 @@ impl CliInbound {
             self.clients.listen(client, &platform_id);
             polled.ready = Ready::NowReachable;
         }
-        let text = match (line.text, line.attachments.is_empty()) {
+        if line.option.is_some() != line.question_id.is_some() || (line.option.is_some() && line.text.is_some()) {
+            return Err("an answer is questionId and option, and nothing else is said with it".into());
+        }
+        let text = match (line.text.or(line.option), line.attachments.is_empty()) {
             (Some(text), _) => text,
             (None, false) => String::new(),
             (None, true) => return Ok(()),
@@ -246,6 +249,7 @@ impl CliInbound {
                 ..ChatIn::default()
             },
             attachments,
+            answers: line.question_id,
             reply_to: line.reply_to.map(Into::into),
         });
         Ok(())

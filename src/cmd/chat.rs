@@ -99,7 +99,7 @@ fn one_turn(home: &Home, chat: &str, text: String, args: &ChatArgs) -> Result<Ex
     let mut stream = connect(home)?;
     let id = crate::id::new_id("chat");
     say(&mut stream, &message(chat, &id, text))?;
-    let until = Instant::now() + Duration::from_secs(args.timeout);
+    let mut until = Instant::now() + Duration::from_secs(args.timeout);
     let mut lines = BufReader::new(stream.try_clone()?);
     let mut accepted = false;
     loop {
@@ -132,6 +132,15 @@ fn one_turn(home: &Home, chat: &str, text: String, args: &ChatArgs) -> Result<Ex
                     writeln!(io::stdout(), "{text}")?;
                 }
                 io::stdout().flush()?;
+                // Nobody is there to be asked otherwise.
+                if matches!(other, ToClient::Question { .. }) && io::stdin().is_terminal() {
+                    let mut answer = String::new();
+                    io::stdin().read_line(&mut answer)?;
+                    until = Instant::now() + Duration::from_secs(args.timeout);
+                    if !answer.trim().is_empty() {
+                        say(&mut stream, &self::message(chat, &crate::id::new_id("chat"), answer.trim().to_owned()))?;
+                    }
+                }
             }
             _ => {}
         }
@@ -149,6 +158,7 @@ fn describe(home: &Home, line: &ToClient) -> Result<Vec<String>> {
             let mut lines = vec![question.title.clone()];
             lines.extend((!question.question.is_empty()).then(|| question.question.clone()));
             lines.extend(question.options.iter().enumerate().map(|(i, o)| format!("  {}. {}", i + 1, o.label)));
+            lines.push("Answer with a number or a label.".to_owned());
             lines
         }
         ToClient::Error { message } => vec![format!("[error] {message}")],

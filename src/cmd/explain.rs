@@ -60,6 +60,7 @@ fn message(args: &ExplainArgs) -> InboundMessage {
             ..ChatIn::default()
         },
         attachments: Vec::new(),
+        answers: None,
         reply_to: None,
         chat: Chat { channel_type, platform_id: args.chat.clone().unwrap_or_default() },
     }

@@ -143,11 +143,11 @@ impl Actor {
             return;
         };
         let Some(chat) = chat else {
-            return self.refuse(
-                session_id,
-                &row.message.id,
-                "it has no destination, and this session has no chat of its own",
-            );
+            let why = "it has no destination, and this session has no chat of its own";
+            return match Outbound::parse(row.message.kind, &row.message.content) {
+                Outbound::Question(question) => self.withdraw(session_id, &row.message.id, &question, why),
+                _ => self.refuse(session_id, &row.message.id, why),
+            };
         };
         let source = Source::Row { session_id: session_id.to_owned(), message: row.message };
         self.conversations.push(chat, Job { source, tries: row.tries }, waits.map(|at| self.now.instant_of(at)));

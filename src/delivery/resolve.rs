@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
+use jiff::Timestamp;
 use nanoclaw_session::content::Outbound;
 use nanoclaw_session::inbound::{Durability, InboundDb};
 use nanoclaw_session::layout::SessionDir;
@@ -15,6 +16,7 @@ use nanoclaw_session::untrusted::{OutRow, UntrustedError, open_outbox_file, open
 use super::session::Books;
 use crate::channel::{Chat, OutboundFile, OutboundItem, Payload};
 use crate::destinations;
+use crate::question;
 use crate::router;
 use crate::store::Store;
 
@@ -29,8 +31,8 @@ pub enum Resolved {
     Refused(String),
 }
 
-/// Where a row goes: the address it names, or the session's own chat.
-pub fn resolve(store: &Store, books: &Books, row: &MessageOut) -> Result<Resolved> {
+/// Where a row goes: the address it names, or the session's own chat. A question is put on record.
+pub fn resolve(store: &Store, books: &Books, row: &MessageOut, now: Timestamp) -> Result<Resolved> {
     let Books { session, dir, .. } = books;
     let own = destinations::own_chat(store, session)?;
     let (chat, thread_id) = match (&row.address.channel_type, &row.address.platform_id) {
@@ -61,7 +63,16 @@ pub fn resolve(store: &Store, books: &Books, row: &MessageOut) -> Result<Resolve
             Some((_, platform_message_id)) => Payload::Reaction { platform_message_id, emoji },
             None => return Ok(refused(&format!("there is no message #{message_id} to react to in {chat}"))),
         },
-        Outbound::Question(question) => Payload::Question(question),
+        Outbound::Question(_) if own.as_ref() != Some(&chat) => {
+            return Ok(refused("a question goes to the session's own chat, and to no other"));
+        }
+        Outbound::Question(question) => {
+            let place = (&chat, thread_id.as_deref());
+            match question::record(store, session, &row.id, place, &question, now)? {
+                Ok(()) => Payload::Question(question),
+                Err(why) => return Ok(refused(&why)),
+            }
+        }
         Outbound::Card { fallback_text, .. } if !fallback_text.is_empty() => {
             Payload::Text { text: fallback_text, files: Vec::new() }
         }

@@ -5,8 +5,9 @@ use std::time::Duration;
 use anyhow::Result;
 use crossbeam_channel::TrySendError;
 use nanoclaw_session::alive::last_heartbeat;
-use nanoclaw_session::content::{ChatIn, Outbound};
+use nanoclaw_session::content::{Answer, ChatIn, Outbound, Question};
 use nanoclaw_session::inbound::Delivered;
+use nanoclaw_session::question::Outcome as Ended;
 use nanoclaw_session::row::{Address, DeliveryStatus, MessageOut, NewMessageIn, Trigger};
 
 use super::queue::{Job, Tries, backoff};
@@ -16,6 +17,7 @@ use super::{Actor, Event, STORE_RETRY, Source};
 use crate::channel::{Chat, OutboundItem, Outcome, Payload};
 use crate::id::new_id;
 use crate::notice;
+use crate::question;
 use crate::sender::Task;
 use crate::store::{HostMessage, Inserted, StoreError};
 use crate::time::Now;
@@ -152,7 +154,7 @@ impl Actor {
             Source::Row { session_id, message } => {
                 self.open_books(session_id)?;
                 match self.books.get(session_id) {
-                    Some(books) => resolve::resolve(&self.parts.store, books, message),
+                    Some(books) => resolve::resolve(&self.parts.store, books, message, self.now.wall),
                     None => Ok(Resolved::Refused("its session is gone".into())),
                 }
             }
@@ -161,6 +163,10 @@ impl Actor {
                     Ok(match Outbound::parse(kind, &content.to_string()) {
                         Outbound::Text { text, .. } => item(id, thread_id, Payload::Text { text, files: Vec::new() }),
                         Outbound::Question(question) => item(id, thread_id, Payload::Question(question)),
+                        Outbound::Action { name, arguments } if name == question::SHOW_OUTCOME => {
+                            let payload = question::outcome_payload(&self.parts.store, &self.parts.home, &arguments)?;
+                            item(id, thread_id, payload)
+                        }
                         Outbound::Action { name, .. } if name == crate::router::SUBSCRIBE => {
                             item(id, thread_id, Payload::Subscribe)
                         }
@@ -260,6 +266,9 @@ impl Actor {
     /// What an agent wrote can never be sent: it is told, and so is the owner when a person waits for
     /// it.
     fn undeliverable(&mut self, session_id: &str, message: &MessageOut, why: &str) {
+        if let Outbound::Question(question) = Outbound::parse(message.kind, &message.content) {
+            return self.withdraw(session_id, &message.id, &question, why);
+        }
         self.refuse(session_id, &message.id, why);
         if message.in_reply_to.is_none() {
             return;
@@ -293,6 +302,18 @@ impl Actor {
             // A note that woke the agent could be answered with the same mistake, for ever.
             note.trigger = Trigger::Context;
             books.note(note);
+        }
+        self.row_final(session_id, no_message(row_id, DeliveryStatus::Failed));
+    }
+
+    /// A question can never be asked: the tool that waits for the answer hears why.
+    pub(super) fn withdraw(&mut self, session_id: &str, row_id: &str, question: &Question, why: &str) {
+        log::warn!("A question was refused session={session_id} message={row_id} reason={why}");
+        let now = self.now.wall;
+        if let Some(books) = self.books(session_id) {
+            let Question { question_id, title, .. } = question.clone();
+            let answer = Answer { question_id, title, outcome: Ended::Withdrawn { why: why.to_owned() } };
+            books.note(question::answer_row(new_id("note"), now, Address::default(), &answer));
         }
         self.row_final(session_id, no_message(row_id, DeliveryStatus::Failed));
     }

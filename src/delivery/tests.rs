@@ -1,12 +1,16 @@
 //! Delivery over real files and an in-process platform, in simulated time: the actor is stepped
 //! from one deadline to the next, so hours of waiting take no time.
 
+mod question;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use crossbeam_channel::{bounded, unbounded};
 use nanoclaw_session::inbound::{Durability, InboundDb};
 use nanoclaw_session::outbound::OutboundDb;
-use nanoclaw_session::row::{Address, DeliveryStatus, InKind, NewMessageIn, NewMessageOut, OutKind, Trigger};
+use nanoclaw_session::row::{
+    Address, DeliveryStatus, InKind, MessageIn, NewMessageIn, NewMessageOut, OutKind, Trigger,
+};
 use nanoclaw_session::usage::Usage;
 
 use super::*;
@@ -47,7 +51,8 @@ struct Platform {
 impl Outbound for Platform {
     fn send(&mut self, item: &OutboundItem) -> Outcome {
         let text = match &item.payload {
-            Payload::Text { text, .. } => text,
+            Payload::Text { text, .. } => text.clone(),
+            Payload::Question(question) => format!("?{}", question.title),
             Payload::Edit { platform_message_id: id, text: new }
             | Payload::Reaction { platform_message_id: id, emoji: new } => {
                 self.changed.push((item.chat.platform_id.clone(), id.clone(), new.clone()));
@@ -73,7 +78,7 @@ impl Outbound for Platform {
                 self.last.insert(chat.clone(), self.now.instant);
             }
         }
-        self.seen.push((chat, text.clone()));
+        self.seen.push((chat, text));
         Outcome::Sent { platform_message_id: Some(format!("p{}", self.asked)) }
     }
 

@@ -59,6 +59,7 @@ fn message(id: &str, platform_id: &str, text: &str) -> InboundMessage {
         timestamp: "2026-11-21T12:00:00Z".parse().unwrap(),
         content: ChatIn { text: text.into(), sender_id: Some(LOCAL_USER.into()), ..ChatIn::default() },
         attachments: Vec::new(),
+        answers: None,
         reply_to: None,
     }
 }

@@ -189,6 +189,17 @@ fn rule(
     }
 }
 
+/// Whether the sender is heard by this agent in this chat, if they say what it listens to.
+///
+/// # Errors
+/// Why not.
+pub fn lets_in(chat: &MessagingGroup, candidate: &Candidate<'_>) -> Result<(), Why> {
+    if chat.denied_at.is_some() {
+        return Err(Why::ChatDenied);
+    }
+    access(chat.unknown_sender_policy, candidate.wiring.sender_scope, candidate.standing)
+}
+
 /// Somebody the group knows is heard; a stranger needs a public chat and a wiring for everybody.
 fn access(policy: UnknownSenderPolicy, scope: SenderScope, standing: Standing) -> Result<(), Why> {
     match (policy, scope) {

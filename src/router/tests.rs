@@ -4,6 +4,7 @@
 mod golden;
 mod model;
 mod parked;
+mod question;
 mod world;
 
 use super::*;

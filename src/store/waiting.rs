@@ -110,6 +110,21 @@ impl Store {
         Ok(self.take("WHERE question_id = ?1", &[&question_id])?.pop())
     }
 
+    pub(crate) fn find_question(&self, question_id: &str) -> Result<Option<Question>> {
+        self.find("WHERE question_id = ?1", &[&question_id])
+    }
+
+    /// What a session has asked and nobody has answered.
+    pub(crate) fn questions_of_session(&self, session_id: &str) -> Result<Vec<Question>> {
+        self.all("WHERE session_id = ?1", &[&session_id])
+    }
+
+    /// What is open in a chat, the newest first.
+    pub(crate) fn questions_in_chat(&self, channel_type: &str, platform_id: &str) -> Result<Vec<Question>> {
+        let tail = "WHERE channel_type = ?1 AND platform_id = ?2 ORDER BY created_at DESC, rowid DESC";
+        self.all(tail, &[&channel_type, &platform_id])
+    }
+
     /// The questions that nobody answered in time.
     pub(crate) fn expired_questions(&self, now: Timestamp) -> Result<Vec<Question>> {
         self.all(&format!("WHERE {} <= {}", comparable("expires_at"), comparable("?1")), &[&now])

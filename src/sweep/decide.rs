@@ -5,6 +5,7 @@ use std::fmt;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
+use nanoclaw_session::content::{Inbound, System};
 use nanoclaw_session::row::{InKind, MessageIn, Trigger};
 
 use crate::config::ContainerSettings;
@@ -96,9 +97,13 @@ impl fmt::Display for Wait {
     }
 }
 
-/// Judges a session by its unfinished rows. Context and system rows wake nobody.
+/// Judges a session by its unfinished rows. Context wakes nobody, nor does a system row but the answer to a question.
 pub fn next(unfinished: &[MessageIn], now: Timestamp) -> Next {
-    let waking = || unfinished.iter().filter(|m| m.trigger == Trigger::Wake && m.kind != InKind::System);
+    let is_news = |m: &MessageIn| match m.kind {
+        InKind::System => matches!(Inbound::parse(m.kind, &m.content), Inbound::System(Some(System::Answer(_)))),
+        _ => true,
+    };
+    let waking = || unfinished.iter().filter(|m| m.trigger == Trigger::Wake && is_news(m));
     match waking().find(|m| is_due(m, now)) {
         Some(m) if m.tries > 0 => Next::Start(StartReason::Retry),
         Some(m) if m.kind == InKind::Task => Next::Start(StartReason::Task),
@@ -179,6 +184,17 @@ mod tests {
         assert_eq!(next(&[MessageIn { kind: InKind::System, ..row("a") }], now()), Next::Nothing);
         let task = MessageIn { kind: InKind::Task, process_after: Some(now()), ..row("a") };
         assert_eq!(next(&[task], now()), Next::Start(StartReason::Task));
+    }
+
+    #[test]
+    fn an_answer_to_a_question_wakes_as_other_system_rows_do_not() {
+        let system = |content: &str| MessageIn { kind: InKind::System, content: content.into(), ..row("s") };
+        let answer = r#"{"type":"question_response","questionId":"q","status":"answered","selectedOption":"r"}"#;
+        assert_eq!(next(&[system(answer)], now()), Next::Start(StartReason::Message));
+        let context = MessageIn { trigger: Trigger::Context, ..system(answer) };
+        for other in [context, system("{}"), system(r#"{"type":"control","action":"stop"}"#)] {
+            assert_eq!(next(&[other], now()), Next::Nothing);
+        }
     }
 
     #[test]

@@ -4,6 +4,8 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
 use crossbeam_channel::unbounded;
+use nanoclaw_session::row::{InKind, Trigger};
+use serde_json::json;
 
 use super::*;
 use crate::store::{AgentGroup, ContainerRun, HostMessage, Question};
@@ -181,8 +183,8 @@ fn a_question_nobody_answered_in_time_is_answered_with_that_once() {
         question_id: id.into(),
         session_id: "s".into(),
         message_out_id: "out".into(),
-        platform_id: None,
-        channel_type: None,
+        platform_id: Some("local".into()),
+        channel_type: Some("cli".into()),
         thread_id: None,
         title: "Water them?".into(),
         options_json: json!([]),
@@ -200,9 +202,15 @@ fn a_question_nobody_answered_in_time_is_answered_with_that_once() {
     let rows = w.actor.unfinished("s").unwrap();
     assert_eq!(rows.len(), 1);
     assert_eq!((rows[0].kind, rows[0].trigger), (InKind::System, Trigger::Context), "it wakes nobody");
-    assert_eq!(rows[0].content, r#"{"questionId":"late","status":"expired","type":"question_response"}"#);
+    assert_eq!(
+        rows[0].content,
+        r#"{"questionId":"late","status":"expired","title":"Water them?","type":"question_response"}"#
+    );
     let left = |id: &str| w.actor.parts.store.take_question(id).unwrap().is_some();
     assert_eq!(["late", "open", "forever"].map(left), [false, true, true]);
+    let shown = w.actor.parts.store.pending_host_messages(10).unwrap();
+    assert_eq!(shown.len(), 1, "its message says so");
+    assert_eq!(shown[0].content["text"], "Water them?: nobody answered in time");
 }
 
 #[test]

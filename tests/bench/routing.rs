@@ -129,6 +129,7 @@ fn route(events: &Sender<Event>, chats: &[String]) -> Result<Duration> {
             timestamp: now(),
             content: content(),
             attachments: Vec::new(),
+            answers: None,
             reply_to: None,
         })
         .collect();

@@ -4,10 +4,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use nanoclaw_session::content::{Control, Inbound};
+use nanoclaw_session::content::{Answer, ChatIn, Control, Inbound, System};
 use nanoclaw_session::inbound::is_transient;
 use nanoclaw_session::inbound::reader::{InboundView, look};
 use nanoclaw_session::outbound::continuation_key;
+use nanoclaw_session::question::Outcome;
 use nanoclaw_session::row::{AckStatus, InKind, MessageIn, Trigger};
 
 use super::{Agent, Work};
@@ -30,6 +31,10 @@ struct Seen {
     max_seq: i64,
     next_due: Option<jiff::Timestamp>,
     controls: Vec<(String, Control)>,
+    /// For tools that wait.
+    answers: Vec<(String, Answer)>,
+    /// What became of questions nobody waits for any more, and was no answer.
+    stale: Vec<String>,
     rows: Vec<MessageIn>,
     destinations: Arc<Destinations>,
 }
@@ -56,6 +61,13 @@ impl Agent {
         });
         for (id, control) in seen.controls {
             self.obey(&id, control)?;
+        }
+        if !seen.stale.is_empty() {
+            let stale = || seen.stale.iter().map(String::as_str);
+            self.write(|tx| tx.acknowledge(stale(), AckStatus::Completed, time::now()))?;
+        }
+        for (id, answer) in seen.answers {
+            self.hand_over(id, answer)?;
         }
         let was_woken = std::mem::take(&mut self.woken);
         let mut rows = seen.rows;
@@ -92,11 +104,18 @@ impl Agent {
                 pending.push(row);
             }
         }
-        let mut controls = Vec::new();
-        for row in pending.iter().filter(|row| row.kind == InKind::System) {
+        let (mut controls, mut answers, mut stale) = (Vec::new(), Vec::new(), Vec::new());
+        for row in pending.iter_mut().filter(|row| row.kind == InKind::System) {
             let content = view.message(&row.id)?.map(|m| Inbound::parse(m.kind, &m.content));
-            if let Some(Inbound::System(Some(control))) = content {
-                controls.push((row.id.clone(), control));
+            match content {
+                Some(Inbound::System(Some(System::Control(control)))) => controls.push((row.id.clone(), control)),
+                Some(Inbound::System(Some(System::Answer(answer)))) => match &answer.outcome {
+                    _ if self.awaits(&answer) => answers.push((row.id.clone(), answer)),
+                    // Somebody has chosen, and is not to be ignored.
+                    Outcome::Chosen { .. } => row.kind = InKind::Chat,
+                    Outcome::Expired | Outcome::Withdrawn { .. } => stale.push(row.id.clone()),
+                },
+                _ => {}
             }
         }
         let gate = match self.work {
@@ -106,12 +125,31 @@ impl Agent {
         let max = self.config.max_messages_per_prompt as usize;
         let mut rows = Vec::new();
         for row in batch::select(&pending, max, self.poll, gate) {
-            rows.extend(view.message(&row.id)?);
+            rows.extend(view.message(&row.id)?.map(late_answer));
         }
         let destinations =
             if rows.is_empty() && !self.woken { Destinations::default() } else { read_destinations(view)? };
         let (max_seq, next_due) = (view.max_seq()?, view.next_due(now)?);
-        Ok(Seen { max_seq, next_due, controls, rows, destinations: Arc::new(destinations) })
+        Ok(Seen { max_seq, next_due, controls, answers, stale, rows, destinations: Arc::new(destinations) })
+    }
+
+    /// Whether a tool of the running turn waits for this.
+    fn awaits(&self, answer: &Answer) -> bool {
+        matches!(&self.work, Work::Turn(turn) if turn.questions.contains_key(&answer.question_id))
+    }
+
+    /// Gives a tool the answer it waits for. The row stays claimed until the end of the turn: a successor of ours finds
+    /// it again.
+    fn hand_over(&mut self, row_id: String, answer: Answer) -> Result<()> {
+        let Work::Turn(turn) = &mut self.work else { return Ok(()) };
+        let Some(waiting) = turn.questions.remove(&answer.question_id) else { return Ok(()) };
+        if waiting.try_send(answer).is_err() {
+            // It has just given up. To the next look, nobody waits.
+            self.look_at = Some(Instant::now());
+            return Ok(());
+        }
+        turn.answers.push(row_id.clone());
+        self.claim(&[row_id])
     }
 
     fn claim(&mut self, ids: &[String]) -> Result<()> {
@@ -190,6 +228,18 @@ fn command_alone(rows: &mut Vec<MessageIn>) -> Option<Command> {
     rows.swap(0, at);
     rows.truncate(1);
     Some(command)
+}
+
+/// An answer nobody waits for is a message like any: who chose says what.
+fn late_answer(row: MessageIn) -> MessageIn {
+    let Inbound::System(Some(System::Answer(Answer { title, outcome: Outcome::Chosen { option, by }, .. }))) =
+        Inbound::parse(row.kind, &row.content)
+    else {
+        return row;
+    };
+    let text = format!("(In answer to your earlier question {title:?}:) {option}");
+    let content = ChatIn { text, sender: by, ..ChatIn::default() }.to_json();
+    MessageIn { kind: InKind::Chat, content, ..row }
 }
 
 fn read_destinations(view: &InboundView) -> rusqlite::Result<Destinations> {

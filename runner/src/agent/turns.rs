@@ -7,9 +7,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use nanoclaw_session::content::Outbound;
+use crossbeam_channel::Sender;
+use nanoclaw_session::content::{Answer, Outbound, Question};
 use nanoclaw_session::outbound::continuation_key;
-use nanoclaw_session::row::AckStatus;
+use nanoclaw_session::row::{AckStatus, Address};
 
 use super::books::{TOOL_MARGIN, silent};
 use super::{Agent, Work};
@@ -101,6 +102,7 @@ impl Agent {
                 }
                 Ok(())
             }
+            TurnEvent::Ask { question, answer } => self.ask_people(question, answer),
             TurnEvent::Notice(text) => self.notice(text),
             TurnEvent::Result(result) => self.finish(result),
             TurnEvent::Error(error) => self.fail(error),
@@ -140,6 +142,15 @@ impl Agent {
         self.write(|tx| tx.insert(&row, seen_seq, time::now())).map(Some)
     }
 
+    /// Writes a question; where the session's own chat is, the host knows best.
+    fn ask_people(&mut self, question: Question, answer: Sender<Answer>) -> Result<()> {
+        let Work::Turn(turn) = &mut self.work else { return Ok(()) };
+        turn.questions.insert(question.question_id.clone(), answer);
+        let row = turn.row(id::message(time::now()), Address::default(), &Outbound::Question(question));
+        let seen_seq = self.seen_seq;
+        self.write(|tx| tx.insert(&row, seen_seq, time::now()).map(drop))
+    }
+
     /// Tells the user something in the middle of a turn, on the runner's own account.
     fn notice(&mut self, text: String) -> Result<()> {
         let Work::Turn(turn) = &self.work else { return Ok(()) };
@@ -169,7 +180,8 @@ impl Agent {
             (Some(note), Nudge::Used) => eprintln!("Agent not told again note={note:?}"),
             (None, _) => {}
         }
-        let claims: Vec<String> = turn.given.claims.iter().map(|c| c.id.clone()).collect();
+        let answers = std::mem::take(&mut turn.answers);
+        let claims: Vec<String> = turn.given.claims.iter().map(|c| c.id.clone()).chain(answers).collect();
         let costs = std::mem::take(&mut turn.costs);
         self.end_rows(&turn.outbox, &claims, AckStatus::Completed, result.continuation, costs)?;
         match Share::joined(turn.pushed) {

@@ -10,6 +10,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use nanoclaw_session::content::QuestionOption;
 use nanoclaw_session::layout::SessionDir;
 use serde_json::{Value, json};
 
@@ -17,6 +18,7 @@ use self::hearing::Heard;
 use super::{Prompt, Provider, TurnEvent, TurnHandle, TurnPort, TurnRequest};
 use crate::destinations::Destinations;
 use crate::stop::Stopped;
+use crate::tools::question::{self, Ask};
 use crate::tools::{Context, Outcome, Output, Part, Tool};
 
 pub const NAME: &str = "demo";
@@ -105,7 +107,9 @@ impl Turn {
             return Ok((done.outcome == Outcome::Failed).then(|| heard.addressed(&words(&done))));
         }
         let text = if phrase.contains("ask me a question") {
-            "I am the demo provider and cannot ask questions with buttons yet.".into()
+            match question::ask(colour(), port.stop(), &port.events()) {
+                Ok(said) | Err(said) => said,
+            }
         } else if phrase.contains("remind me") {
             "I am the demo provider and cannot set reminders yet.".into()
         } else if let Some(limit) = slow_count(&phrase) {
@@ -173,6 +177,20 @@ fn words(output: &Output) -> String {
 }
 
 const HOW_TO_GET_A_MODEL: &str = "For a real model, set ANTHROPIC_API_KEY.";
+
+fn colour() -> Ask {
+    let option = |label: &str, value: &str| QuestionOption {
+        label: label.into(),
+        selected_label: Some(format!("{label} it is")),
+        value: Some(value.into()),
+    };
+    Ask {
+        title: "A question from the demo provider".into(),
+        question: "Which colour do you like best?".into(),
+        options: vec![option("Red", "red"), option("Green", "green"), option("Blue", "blue")],
+        timeout: None,
+    }
+}
 
 /// `count to 10 slowly`
 fn slow_count(phrase: &str) -> Option<u32> {

@@ -96,8 +96,8 @@ struct EditInput {
     replace_all: Option<bool>,
 }
 
-/// Opens a file for reading; a pipe or a device, which might hold us for ever, is none.
-fn open_file(path: &Path, max_bytes: u64) -> Result<Take<File>, String> {
+/// Opens a file for reading, and says how long it is; a pipe or a device, which might hold us for ever, is none.
+pub fn open(path: &Path) -> Result<(File, u64), String> {
     let fault = |e: io::Error| format!("{} cannot be read: {e}.", path.display());
     // Non-blocking, or the opening of a pipe would wait for a writer.
     let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path).map_err(fault)?;
@@ -105,10 +105,17 @@ fn open_file(path: &Path, max_bytes: u64) -> Result<Take<File>, String> {
     match meta.file_type() {
         kind if kind.is_dir() => Err(format!("{} is a folder; `glob` lists what is in it.", path.display())),
         kind if !kind.is_file() => Err(format!("{} is a pipe, a socket or a device, not a file.", path.display())),
-        _ if meta.len() > max_bytes => {
+        _ => Ok((file, meta.len())),
+    }
+}
+
+/// Opens one that is small enough to be read.
+fn open_file(path: &Path, max_bytes: u64) -> Result<Take<File>, String> {
+    match open(path)? {
+        (_, bytes) if bytes > max_bytes => {
             Err(format!("{} is too large: more than {max_bytes} bytes; use bash.", path.display()))
         }
-        _ => Ok(file.take(max_bytes)),
+        (file, _) => Ok(file.take(max_bytes)),
     }
 }
 

@@ -20,7 +20,7 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::own::names;
-use super::{Context, Effect, Output, SLACK, Tool, open_file, tool};
+use super::{Context, Effect, Output, SLACK, Tool, files, tool};
 use crate::stop::Stop;
 use crate::{id, time};
 
@@ -319,8 +319,8 @@ fn copy(path: &Path, folder: &Path, name: &str, stop: &Stop) -> Result<(), Strin
     let too_large =
         || format!("{} is larger than {MAX_OUTBOX_FILE_BYTES} bytes, the most that is sent.", path.display());
     let fault = |e: io::Error| format!("{} cannot be copied: {e}.", path.display());
-    let (from, meta) = open_file(path)?;
-    if meta.len() > MAX_OUTBOX_FILE_BYTES {
+    let (from, length) = files::open(path)?;
+    if length > MAX_OUTBOX_FILE_BYTES {
         return Err(too_large());
     }
     fs::create_dir_all(folder).map_err(fault)?;

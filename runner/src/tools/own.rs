@@ -7,7 +7,7 @@ use nanoclaw_session::layout::SessionDir;
 use serde::Deserialize;
 use serde_json::json;
 
-use super::{Effect, Output, SLACK, Tool, outgoing, tool};
+use super::{Effect, Output, SLACK, Tool, outgoing, question, tool};
 use crate::destinations::Destinations;
 use crate::time;
 
@@ -33,6 +33,7 @@ pub fn tools(dir: &SessionDir, zone: &TimeZone) -> Vec<Arc<dyn Tool>> {
             |_: &Nothing| SLACK,
             move |_, _| Ok(Output::text(format!("{} ({})", time::local(time::now(), &zone), time::zone_name(&zone)))),
         ),
+        question::asking(),
     ];
     tools.extend(outgoing::tools(dir));
     tools

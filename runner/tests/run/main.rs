@@ -15,4 +15,5 @@ mod commands;
 mod lifecycle;
 mod model;
 mod outgoing;
+mod question;
 mod turns;

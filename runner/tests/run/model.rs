@@ -12,7 +12,7 @@ use crate::session::{Runner, Session, message, now};
 
 const PNG: &[u8] = b"\x89PNG\r\n\x1a\nnot really";
 
-fn session() -> (Session, MessagesApi) {
+pub fn session() -> (Session, MessagesApi) {
     let session = Session::new();
     session.configure(|c| c.provider = "anthropic".into());
     fs::write(session.dir.instructions(), "Be kind.").unwrap();
@@ -20,7 +20,7 @@ fn session() -> (Session, MessagesApi) {
     (session, api)
 }
 
-fn start(session: &Session, api: &MessagesApi) -> Runner {
+pub fn start(session: &Session, api: &MessagesApi) -> Runner {
     let path = std::env::var("PATH").unwrap();
     let environment =
         [("NANOCLAW_GATEWAY", api.address()), ("NANOCLAW_GATEWAY_TOKEN", "token-1"), ("PATH", path.as_str())];
@@ -37,7 +37,7 @@ fn last_blocks(body: &Value) -> Vec<Value> {
 }
 
 /// A result's text.
-fn result(block: &Value) -> String {
+pub fn result(block: &Value) -> String {
     assert_eq!(block["type"], "tool_result", "{block:#}");
     block["content"].as_array().unwrap().iter().filter_map(|b| b["text"].as_str()).collect()
 }

@@ -6,7 +6,8 @@ use serde::{Deserialize, Serialize};
 use crate::channel::Chat;
 use crate::channel::TurnResult;
 
-/// A line from a client. With `text` or `attachments` it is a message; with `listen` the client
+/// A line from a client. With `text` or `attachments` it is a message, with `questionId` and `option` (a label, a value
+/// or a number) an answer; with `listen` the client
 /// asks for the replies of a chat without saying anything.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -15,6 +16,10 @@ pub struct FromClient {
     pub listen: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub text: Option<String>,
+    #[serde(rename = "questionId", skip_serializing_if = "Option::is_none")]
+    pub question_id: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub option: Option<String>,
     /// Route it as if it had come from this chat.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub to: Option<WireAddress>,

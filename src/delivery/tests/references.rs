@@ -19,17 +19,17 @@ fn world() -> World {
 }
 
 impl World {
-    fn asks(&mut self, address: Address, message: &Content) {
+    fn wants(&mut self, address: Address, message: &Content) {
         self.writes_to(AGENT, address, None, message.to_row());
         self.step(Some(Event::Changed { session_id: AGENT.into() }));
     }
 
     fn edits(&mut self, address: Address, number: i64) {
-        self.asks(address, &Content::Edit { message_id: number.to_string(), text: "new".into() });
+        self.wants(address, &Content::Edit { message_id: number.to_string(), text: "new".into() });
     }
 
     fn reacts(&mut self, address: Address, number: i64) {
-        self.asks(address, &Content::Reaction { message_id: number.to_string(), emoji: "👍".into() });
+        self.wants(address, &Content::Reaction { message_id: number.to_string(), emoji: "👍".into() });
     }
 
     fn receives(&mut self, id: &str, kind: InKind, address: Address) -> i64 {
@@ -64,7 +64,7 @@ fn a_message_is_changed_by_its_number_also_after_a_restart() {
     w.says(AGENT, "helo", None);
     w.edits(Address::default(), 1);
     assert_eq!(w.changed(), done(AGENT, "p1", "new"));
-    w.asks(at("telegram", "telegram-1"), &Content::Text { text: "there".into(), files: vec![] });
+    w.wants(at("telegram", "telegram-1"), &Content::Text { text: "there".into(), files: vec![] });
     w.restart();
     w.edits(at("telegram", "telegram-1"), 5);
     assert_eq!(w.changed(), done("telegram-1", "p2", "new"));

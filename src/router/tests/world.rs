@@ -154,6 +154,7 @@ impl World {
             attachments: (0..files)
                 .map(|_| InboundFile { name: "x.txt".into(), mime_type: None, bytes: b"x".to_vec() })
                 .collect(),
+            answers: None,
             reply_to: None,
         }
     }
