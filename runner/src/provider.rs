@@ -191,12 +191,12 @@ pub trait Provider {
 /// The provider that `container.json` names.
 pub fn named(config: &ContainerConfig, dir: &SessionDir, zone: &TimeZone, gateway: Gateway) -> Box<dyn Provider> {
     match config.provider.trim().to_lowercase().as_str() {
-        demo::NAME => Box::new(demo::Demo::new(dir.clone())),
+        demo::NAME => Box::new(demo::Demo::new(dir.clone(), tools::own(dir, zone))),
         anthropic::NAME => Box::new(Model::new(Arc::new(anthropic::Messages), config, dir, zone, gateway)),
         openai::NAME => Box::new(Model::new(Arc::new(openai::OpenAi), config, dir, zone, gateway)),
         claude::NAME => {
             let home = std::env::var_os("HOME").unwrap_or_else(|| "/home/agent".into());
-            Box::new(claude::Claude::new(config, dir, gateway, home.into(), tools::own(zone)))
+            Box::new(claude::Claude::new(config, dir, gateway, home.into(), tools::own(dir, zone)))
         }
         _ => Box::new(missing::Missing::new(
             &config.provider,

@@ -7,6 +7,7 @@ mod files;
 mod glob;
 mod html;
 mod own;
+mod schedule;
 mod search;
 mod web_fetch;
 

@@ -4,7 +4,7 @@
 //! that comments cite by number are in docs/SESSION.md. In reading order:
 //!
 //! * [`layout`] - the folder, and the conversion of folders made by NanoClaw v2
-//! * [`content`], [`row`] - what the rows mean, [`usage`] - and what a turn cost
+//! * [`content`], [`row`] - what the rows mean, [`usage`] - what a turn cost, [`schedule`] - and what runs when
 //! * [`inbound`], [`outbound`] - the two files, each with its one writer and its reader
 //! * [`untrusted`] - the only way the host may look into what a container wrote
 //! * [`alive`], [`stamp`], [`watch`] - life, progress and "look again"
@@ -21,6 +21,7 @@ pub mod inbound;
 pub mod layout;
 pub mod outbound;
 pub mod row;
+pub mod schedule;
 pub mod stamp;
 pub mod time;
 pub mod untrusted;

@@ -5,14 +5,14 @@ use std::time::Duration;
 use anyhow::Result;
 use crossbeam_channel::TrySendError;
 use nanoclaw_session::alive::last_heartbeat;
-use nanoclaw_session::content::{ChatIn, Outbound};
-use nanoclaw_session::row::{Address, DeliveryStatus, MessageOut, NewMessageIn, Trigger};
+use nanoclaw_session::content::Outbound;
+use nanoclaw_session::row::{DeliveryStatus, MessageOut};
 
 use super::queue::{Job, Tries, backoff};
 use super::resolve::{self, Resolved};
+use super::session::refusal;
 use super::{Actor, Event, STORE_RETRY, Source};
 use crate::channel::{Chat, OutboundItem, Outcome, Payload};
-use crate::id::new_id;
 use crate::notice;
 use crate::sender::Task;
 use crate::store::{HostMessage, Inserted, StoreError};
@@ -276,16 +276,7 @@ impl Actor {
         log::warn!("A message was refused session={session_id} message={row_id} reason={why}");
         let now = self.now.wall;
         if let Some(books) = self.books(session_id) {
-            let content = ChatIn {
-                text: format!("Your message was not delivered: {why}."),
-                sender: Some("system".into()),
-                ..ChatIn::default()
-            };
-            let address = Address { channel_type: Some("agent".into()), ..Address::default() };
-            let mut note = NewMessageIn::chat(new_id("note"), now, address, content.to_json());
-            // A note that woke the agent could be answered with the same mistake, for ever.
-            note.trigger = Trigger::Context;
-            books.note(note);
+            books.note(refusal(why, now));
         }
         self.row_final(session_id, row_id, None, DeliveryStatus::Failed);
     }

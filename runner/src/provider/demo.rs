@@ -7,14 +7,20 @@ mod hearing;
 
 use std::fs;
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
+use jiff::{SignedDuration, Timestamp};
 use nanoclaw_session::content::Outbound;
 use nanoclaw_session::layout::SessionDir;
+use nanoclaw_session::time::format_utc;
+use serde_json::{Value, json};
 
 use self::hearing::Heard;
 use super::{Outgoing, Prompt, Provider, TurnEvent, TurnHandle, TurnPort, TurnRequest};
+use crate::destinations::Destinations;
 use crate::stop::Stopped;
+use crate::tools::{Context, Part, Tool};
 use crate::{id, time};
 
 pub const NAME: &str = "demo";
@@ -23,17 +29,20 @@ const CONTINUATION_PREFIX: &str = "demo-";
 /// Between two numbers of a slow count.
 const COUNT_STEP: Duration = Duration::from_millis(200);
 const MAX_COUNT: u32 = 1_000;
+/// What a reminder begins with, in lower case.
+const REMINDER: &str = "reminder: ";
 const FILE_NAME: &str = "demo.txt";
 
 /// See the module.
-#[derive(Debug)]
 pub struct Demo {
     dir: SessionDir,
+    tools: Vec<Arc<dyn Tool>>,
 }
 
 impl Demo {
-    pub fn new(dir: SessionDir) -> Demo {
-        Demo { dir }
+    /// `tools`: those about nanoclaw itself.
+    pub fn new(dir: SessionDir, tools: Vec<Arc<dyn Tool>>) -> Demo {
+        Demo { dir, tools }
     }
 }
 
@@ -46,7 +55,9 @@ impl Provider for Demo {
         if request.command.is_some() {
             return super::say("The demo provider remembers nothing but the number of its turns.".into());
         }
-        let turn = Turn { dir: self.dir.clone(), number: number_after(request.continuation.as_deref()) };
+        let number = number_after(request.continuation.as_deref());
+        let (dir, tools) = (self.dir.clone(), self.tools.clone());
+        let turn = Turn { dir, tools, destinations: request.destinations, number };
         super::spawn(|| (), move |port| turn.run(port, request.prompt))
     }
 }
@@ -59,6 +70,8 @@ fn number_after(continuation: Option<&str>) -> u64 {
 
 struct Turn {
     dir: SessionDir,
+    tools: Vec<Arc<dyn Tool>>,
+    destinations: Arc<Destinations>,
     number: u64,
 }
 
@@ -88,8 +101,13 @@ impl Turn {
             return Ok(None);
         } else if phrase.contains("ask me a question") {
             "I am the demo provider and cannot ask questions with buttons yet.".into()
-        } else if phrase.contains("remind me") {
-            "I am the demo provider and cannot set reminders yet.".into()
+        } else if phrase.starts_with(REMINDER) {
+            heard.text.clone()
+        } else if let Some((wait, what)) = reminder(&heard.text) {
+            let at = format_utc(time::now().saturating_add(wait).unwrap_or(Timestamp::MAX));
+            self.call(port, "schedule_task", json!({"prompt": format!("{REMINDER}{what}"), "processAfter": at}))
+        } else if phrase.contains("list my tasks") {
+            self.call(port, "list_tasks", json!({}))
         } else if let Some(limit) = slow_count(&phrase) {
             count(port, limit)?
         } else if hearing::is_greeting(&phrase) {
@@ -98,6 +116,18 @@ impl Turn {
             format!("Demo provider, turn {}. You said: \"{}\". {}", self.number, heard.text, HOW_TO_GET_A_MODEL)
         };
         Ok(Some(heard.addressed(&text)))
+    }
+
+    /// Calls a tool as a model would; its words are the answer.
+    fn call(&self, port: &TurnPort, name: &str, input: Value) -> String {
+        let (stop, destinations) = (port.stop().clone(), self.destinations.clone());
+        let context = Context { stop, events: port.events(), destinations };
+        let Some(tool) = self.tools.iter().find(|tool| tool.spec().name == name) else {
+            return format!("I have no tool {name}.");
+        };
+        let parts = tool.call(&input, &context).parts.into_iter();
+        let texts = parts.filter_map(|part| if let Part::Text(text) = part { Some(text) } else { None });
+        texts.collect::<Vec<_>>().join("\n")
     }
 
     fn send_file(&self, port: &TurnPort, heard: &Heard) -> Result<Option<String>, Stopped> {
@@ -119,6 +149,21 @@ const HOW_TO_GET_A_MODEL: &str = "For a real model, set ANTHROPIC_API_KEY.";
 
 fn send(port: &TurnPort, heard: &Heard, id: String, message: Outbound) -> Result<(), Stopped> {
     port.emit(TurnEvent::Send(Outgoing { id, to: heard.from.clone(), message }))
+}
+
+/// `remind me in 10 seconds to water the plants`
+fn reminder(text: &str) -> Option<(SignedDuration, &str)> {
+    let at = text.to_ascii_lowercase().find("remind me in ")?;
+    let mut words = text[at..].splitn(6, ' ').skip(3);
+    let count: u32 = words.next()?.parse().ok()?;
+    let seconds = match words.next()?.trim_end_matches('s') {
+        "second" => 1,
+        "minute" => 60,
+        "hour" => 3600,
+        _ => return None,
+    };
+    let what = words.next()?;
+    Some((SignedDuration::from_secs(i64::from(count) * seconds), what.strip_prefix("to ").unwrap_or(what)))
 }
 
 /// `count to 10 slowly`
@@ -146,6 +191,17 @@ mod tests {
         assert_eq!(number_after(None), 1);
         assert_eq!(number_after(Some("demo-41")), 42);
         assert_eq!(number_after(Some("mock-session-1")), 1);
+    }
+
+    #[test]
+    fn a_reminder_is_understood() {
+        let of = |text| reminder(text).map(|(wait, what)| (wait.as_secs(), what));
+        assert_eq!(of("please remind me in 2 seconds to Water the plants"), Some((2, "Water the plants")));
+        assert_eq!(of("Remind me in 1 hour: tea"), None);
+        assert_eq!(of("Remind me in 3 minutes tea is up"), Some((180, "tea is up")));
+        for no in ["remind me tomorrow to x", "remind me in two seconds to x", "remind me in 2 seconds"] {
+            assert_eq!(of(no), None, "{no}");
+        }
     }
 
     #[test]

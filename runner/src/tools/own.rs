@@ -4,17 +4,18 @@ use std::sync::Arc;
 
 use jiff::tz::TimeZone;
 use nanoclaw_session::content::Outbound;
+use nanoclaw_session::layout::SessionDir;
 use serde::Deserialize;
 use serde_json::json;
 
-use super::{Context, Effect, Output, SLACK, Tool, tool};
+use super::{Context, Effect, Output, SLACK, Tool, schedule, tool};
 use crate::destinations::Destinations;
 use crate::provider::{Outgoing, TurnEvent};
 use crate::{id, time};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Nothing {}
+pub(super) struct Nothing {}
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -24,8 +25,13 @@ struct Message {
 }
 
 /// All of them. `zone` is the user's.
-pub fn tools(zone: &TimeZone) -> Vec<Arc<dyn Tool>> {
-    let zone = zone.clone();
+pub fn tools(dir: &SessionDir, zone: &TimeZone) -> Vec<Arc<dyn Tool>> {
+    let mut tools = about_here(zone.clone());
+    tools.extend(schedule::tools(dir, zone));
+    tools
+}
+
+fn about_here(zone: TimeZone) -> Vec<Arc<dyn Tool>> {
     vec![
         tool(
             (
@@ -98,7 +104,7 @@ mod tests {
         let (_stopper, stop) = stop::pair();
         let (events, sent) = crossbeam_channel::unbounded();
         let context = Context { stop, events, destinations: Arc::new(three()) };
-        let tools = tools(&TimeZone::UTC);
+        let tools = about_here(TimeZone::UTC);
         let call = |name: &str, input| tools.iter().find(|t| t.spec().name == name).unwrap().call(&input, &context);
         assert_eq!(call("send_message", json!({"to": "OPS", "text": "hi"})), Output::text("Sent."));
         let Ok(TurnEvent::Send(Outgoing { to, .. })) = sent.try_recv() else { panic!("nothing was sent") };
