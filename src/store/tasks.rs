@@ -52,8 +52,8 @@ impl Store {
         })
     }
 
-    /// The last runs of a session's task, the newest first.
-    pub(crate) fn task_runs(&self, session_id: &str, series_id: &str) -> Result<Vec<TaskRun>> {
-        self.all("WHERE session_id = ?1 AND series_id = ?2 ORDER BY ended_at DESC", &[&session_id, &series_id])
+    /// The last runs of a task, the newest first.
+    pub(crate) fn task_runs(&self, series_id: &str) -> Result<Vec<TaskRun>> {
+        self.all("WHERE series_id = ?1 ORDER BY ended_at DESC", &[&series_id])
     }
 }

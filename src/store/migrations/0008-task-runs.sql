@@ -9,4 +9,4 @@ CREATE TABLE task_runs (
   outcome    TEXT NOT NULL CHECK (outcome IN ('completed', 'failed', 'skipped')),
   PRIMARY KEY (session_id, message_id)
 ) STRICT;
-CREATE INDEX idx_task_runs_series ON task_runs(session_id, series_id, ended_at);
+CREATE INDEX idx_task_runs_series ON task_runs(series_id, ended_at);
