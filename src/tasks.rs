@@ -146,12 +146,7 @@ fn resumed(task: &Task, now: Timestamp, zone: &str) -> Task {
     let past = task.due.is_none_or(|due| due < now);
     let from_now = Task { planned: None, ..task.clone() };
     let next = from_now.following(zone, now).ok().flatten().filter(|_| past);
-    Task {
-        status: InStatus::Pending,
-        due: next.or(task.due),
-        planned: next.or(task.planned),
-        ..task.clone()
-    }
+    Task { status: InStatus::Pending, due: next.or(task.due), planned: next.or(task.planned), ..task.clone() }
 }
 
 #[cfg(test)]

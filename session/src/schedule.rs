@@ -197,7 +197,9 @@ impl Action {
             return Err(format!("{name}: recurrence is a cron expression, timezone a name such as Europe/Berlin"));
         }
         if prompt.as_ref().is_some_and(|p| p.len() > MAX_PROMPT_BYTES) {
-            return Err(format!("the prompt is longer than {MAX_PROMPT_BYTES} bytes; write it to a file and name that"));
+            return Err(format!(
+                "the prompt is longer than {MAX_PROMPT_BYTES} bytes; write it to a file and name that"
+            ));
         }
         let zone = timezone.as_deref().unwrap_or(zone);
         let at = process_after.map(|text| time(&text, zone)).transpose()?;

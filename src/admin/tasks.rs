@@ -9,7 +9,7 @@ use nanoclaw_session::schedule::{Action, Task, Verb as Ask, local};
 
 use super::{Admin, Answer, Verbs};
 use crate::config::Settings;
-use crate::store::{AgentGroup, Row, Session};
+use crate::store::{AgentGroup, Session, TaskLine};
 use crate::tasks;
 
 #[derive(Debug, Args)]
@@ -44,21 +44,6 @@ impl Default for Verb {
     }
 }
 
-table! {
-    /// A task as a list shows it. No table has it: it is read from the sessions' files.
-    struct Line in "messages_in" as "task", key 1 {
-        id: String,
-        agent_group_id: String,
-        session_id: String,
-        status: String,
-        /// In the task's zone.
-        next_run: Option<String>,
-        recurrence: Option<String>,
-        last_outcome: Option<String>,
-        prompt: String,
-    }
-}
-
 impl Verbs for Verb {
     fn run(self, admin: &Admin<'_>) -> Result<Answer> {
         let zone = Settings::load(admin.home)?.agents.timezone;
@@ -67,7 +52,7 @@ impl Verbs for Verb {
                 let group = group.map(|word| admin.find::<AgentGroup>(&word)).transpose()?;
                 let mut found = all(admin)?;
                 found.retain(|(session, _)| group.as_ref().is_none_or(|group| group.id == session.agent_group_id));
-                let lines: Result<Vec<Line>> = found.iter().map(|(s, task)| line(admin, s, task, &zone)).collect();
+                let lines: Result<Vec<TaskLine>> = found.iter().map(|(s, task)| line(admin, s, task, &zone)).collect();
                 return Answer::list(&admin.store, &lines?, None);
             }
             Verb::Runs(Id { id }) => {
@@ -83,16 +68,22 @@ impl Verbs for Verb {
         ensure!(ask.is_some() || task.status != InStatus::Paused, "task `{}` is paused: resume it first", task.id);
         let now = admin.now;
         let task_id = task.id.clone();
-        open(admin, &session)?.write(|tx| match (ask, tx.task_of_row(&task.row_id)?) {
-            (Some(verb), Some(_)) => tasks::act(tx, &Action { task_id: task_id.clone(), verb }, now, &zone),
-            (None, Some(task)) => tasks::run_now(tx, &task, now).map(Ok),
-            (_, None) => Ok(Err("it has just run, or was changed: look again".to_owned())),
-        })?
-        .map_err(|why| anyhow!("task `{task_id}`: {why}"))?;
+        open(admin, &session)?
+            .write(|tx| match (ask, tx.task_of_row(&task.row_id)?) {
+                (Some(verb), Some(_)) => tasks::act(tx, &Action { task_id: task_id.clone(), verb }, now, &zone),
+                (None, Some(task)) => tasks::run_now(tx, &task, now).map(Ok),
+                (_, None) => Ok(Err("it has just run, or was changed: look again".to_owned())),
+            })?
+            .map_err(|why| anyhow!("task `{task_id}`: {why}"))?;
         let left = open(admin, &session)?.tasks()?.into_iter().find(|left| left.id == task.id);
-        if let Some(due) = left.as_ref().filter(|left| left.status == InStatus::Pending).map(|left| left.due.unwrap_or(now)) {
+        if let Some(due) =
+            left.as_ref().filter(|left| left.status == InStatus::Pending).map(|left| left.due.unwrap_or(now))
+        {
             // For a daemon that is not looking.
-            admin.store.set_due(&session.id, Some(due.min(admin.store.find_due(&session.id)?.map_or(due, |d| d.next_due_at))))?;
+            admin.store.set_due(
+                &session.id,
+                Some(due.min(admin.store.find_due(&session.id)?.map_or(due, |d| d.next_due_at))),
+            )?;
         }
         let shown = left.unwrap_or(Task { status: InStatus::Completed, due: None, ..task });
         Ok(Answer::one(&line(admin, &session, &shown, &zone)?))
@@ -122,17 +113,19 @@ fn find(admin: &Admin<'_>, word: &str) -> Result<(Session, Task)> {
     let exact = tasks.iter().any(|(_, task)| task.id == word);
     tasks.retain(|(_, task)| if exact { task.id == word } else { !word.is_empty() && task.id.starts_with(word) });
     ensure!(tasks.len() < 2, "`{word}` may be several tasks: {}", ids(&tasks));
-    tasks.pop().with_context(|| format!("there is no task `{word}`; there are: {}", all(admin).map_or_else(|_| String::new(), |all| ids(&all))))
+    tasks.pop().with_context(|| {
+        format!("there is no task `{word}`; there are: {}", all(admin).map_or_else(|_| String::new(), |all| ids(&all)))
+    })
 }
 
 fn ids(tasks: &[(Session, Task)]) -> String {
     super::listed(&tasks.iter().map(|(_, task)| task.id.clone()).collect::<Vec<_>>())
 }
 
-fn line(admin: &Admin<'_>, session: &Session, task: &Task, zone: &str) -> Result<Line> {
+fn line(admin: &Admin<'_>, session: &Session, task: &Task, zone: &str) -> Result<TaskLine> {
     let zone = task.content.timezone.as_deref().unwrap_or(zone);
     let last = admin.store.task_runs(&task.id)?.into_iter().next();
-    Ok(Line {
+    Ok(TaskLine {
         id: task.id.clone(),
         agent_group_id: session.agent_group_id.clone(),
         session_id: session.id.clone(),

@@ -28,6 +28,21 @@ table! {
     }
 }
 
+table! {
+    /// A task as a list shows it. No table of ours has it: it is read from the sessions' files.
+    pub struct TaskLine in "messages_in" as "task", key 1 {
+        id: String,
+        agent_group_id: String,
+        session_id: String,
+        status: String,
+        /// In the task's zone.
+        next_run: Option<String>,
+        recurrence: Option<String>,
+        last_outcome: Option<String>,
+        prompt: String,
+    }
+}
+
 impl Store {
     /// Remembers runs of a session's tasks; one that is told twice is one.
     pub(crate) fn add_task_runs(&self, session_id: &str, runs: &[TaskRun]) -> Result<()> {

@@ -23,7 +23,8 @@ const LOOK_AGAIN: Duration = Duration::from_millis(10);
 /// A model takes a while to say when "now" is.
 const PAST_TOLERATED: SignedDuration = SignedDuration::from_mins(5);
 
-const TIMES: &str = "Times and cron expressions are of the task's zone, which is the user's unless `timezone` says otherwise.";
+const TIMES: &str =
+    "Times and cron expressions are of the task's zone, which is the user's unless `timezone` says otherwise.";
 
 /// All of them. `zone` is the user's.
 pub fn tools(dir: &SessionDir, zone: &TimeZone) -> Vec<Arc<dyn Tool>> {

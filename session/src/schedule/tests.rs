@@ -115,13 +115,9 @@ fn what_the_runner_writes_the_host_reads() {
         timezone: Some("UTC".into()),
         missed: Some(Missed::Skip),
     };
-    for verb in [
-        Verb::Schedule(wish.clone()),
-        Verb::Update(Wish { at: None, ..wish }),
-        Verb::Cancel,
-        Verb::Pause,
-        Verb::Resume,
-    ] {
+    for verb in
+        [Verb::Schedule(wish.clone()), Verb::Update(Wish { at: None, ..wish }), Verb::Cancel, Verb::Pause, Verb::Resume]
+    {
         let action = Action { task_id: "task-1".into(), verb };
         let (kind, content) = action.to_action().to_row();
         let Outbound::Action { name, arguments } = Outbound::parse(kind, &content) else { panic!("{content}") };
