@@ -33,3 +33,4 @@ mod service;
 mod session_rules;
 mod soak;
 mod sweep;
+mod tasks;
