@@ -44,7 +44,7 @@ impl Desk {
         let (events, sent) = unbounded();
         let context = Context { stop, events, destinations: Default::default() };
         let tool = self.tools.iter().find(|tool| tool.spec().name == name).unwrap().clone();
-        let host = std::thread::scope(|scope| {
+        std::thread::scope(|scope| {
             let host = scope.spawn(|| {
                 let mut asked = Vec::new();
                 while let Ok(TurnEvent::Send(Outgoing { id, message, .. })) = sent.recv() {
@@ -58,8 +58,7 @@ impl Desk {
             let output = tool.call(&input, &context);
             drop(context);
             (output, host.join().unwrap())
-        });
-        host
+        })
     }
 
     fn done(&self, name: &str, input: Value) -> (String, Vec<Action>) {
