@@ -17,6 +17,7 @@ mod groups;
 mod members;
 mod roles;
 mod sessions;
+mod tasks;
 mod usage;
 mod users;
 mod wirings;
@@ -59,6 +60,8 @@ pub enum Command {
     Destinations(Resource<destinations::Verb>),
     /// Sessions: conversations of an agent
     Sessions(Resource<Verb<Session>>),
+    /// Tasks: what agents have scheduled
+    Tasks(Resource<tasks::Verb>),
     /// Dropped messages: who was not heard, and why
     Dropped(Resource<Verb<DroppedSender>>),
     /// Usage: what models have taken, by day, agent and model
@@ -92,6 +95,7 @@ pub fn run(home: &Home, store: Store, command: Command, out: &mut dyn Write) -> 
         Command::Members(resource) => admin.answer(resource, out),
         Command::Destinations(resource) => admin.answer(resource, out),
         Command::Sessions(resource) => admin.answer(resource, out),
+        Command::Tasks(resource) => admin.answer(resource, out),
         Command::Dropped(resource) => admin.answer(resource, out),
         Command::Usage(resource) => admin.answer(resource, out),
     }

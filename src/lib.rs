@@ -5,7 +5,7 @@
 //! * [`config`], [`home`] - settings and the folder everything lives in
 //! * [`daemon`] - who talks to whom, [`oneshot`] - and for one cycle
 //! * [`channel`], [`poller`], [`router`] - a message in
-//! * [`sweep`], [`recurrence`], [`container`], [`gateway`] - the agent that answers it
+//! * [`sweep`], [`tasks`], [`container`], [`gateway`] - the agent that answers it
 //! * [`delivery`], [`sender`], [`notice`] - its answer out
 //! * [`store`], [`destinations`], [`permission`], [`setup`] - who may talk to whom, [`explain`] - and why not
 //! * [`cmd`], [`admin`] - the command line, [`service`] - and the service manager
@@ -34,13 +34,13 @@ mod permission;
 mod poller;
 mod process;
 mod question;
-mod recurrence;
 pub mod router;
 pub mod sender;
 mod service;
 pub mod setup;
 pub mod store;
 pub mod sweep;
+mod tasks;
 mod thread;
 pub mod time;
 mod watch;

@@ -30,6 +30,7 @@ mod people;
 mod records;
 mod runs;
 mod sessions;
+mod tasks;
 mod usage;
 mod waiting;
 
@@ -62,6 +63,7 @@ pub use runs::{ContainerRun, EndReason, GatewayToken, RunEnd, StartReason};
 pub(crate) use sessions::Settled;
 pub use sessions::{ContainerStatus, Session, SessionStatus};
 pub use table::Row;
+pub use tasks::{TaskLine, TaskOutcome, TaskRun};
 pub use usage::UsageSum;
 pub use waiting::{Approval, ChannelApproval, Question, SenderApproval};
 

@@ -50,6 +50,7 @@ use crate::home::Home;
 use crate::oneshot::{Barrier, Gate};
 use crate::question;
 use crate::store::{EndReason, Question, Session, StartReason, Store};
+use crate::tasks;
 use crate::thread::{self, spawn_worker, tell};
 use crate::time::Now;
 use crate::watch::Watcher;
@@ -429,7 +430,14 @@ impl Actor {
         if !matches!(self.slot(session_id).phase, Phase::Stopped) {
             return Ok(());
         }
-        let next = self.next_of(session_id)?;
+        let mut db = self.open_inbound(&self.parts.store.session(session_id)?)?;
+        if db.tasks()?.iter().any(|task| task.is_skipped(self.wall)) {
+            let zone = &self.parts.settings.agents.timezone;
+            let runs = db.write(|tx| tasks::skip_missed(tx, self.wall, zone))?;
+            self.parts.store.add_task_runs(session_id, &runs)?;
+        }
+        let next = decide::next(&db.unfinished()?, self.wall);
+        drop(db);
         self.slot(session_id).look_faults = 0;
         match next {
             Next::Start(reason) => self.enqueue(session_id, reason),

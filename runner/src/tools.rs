@@ -9,6 +9,7 @@ mod outgoing;
 mod own;
 pub mod question;
 mod running;
+mod schedule;
 mod search;
 mod web_fetch;
 

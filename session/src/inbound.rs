@@ -10,12 +10,13 @@
 pub mod reader;
 
 use jiff::Timestamp;
-use rusqlite::{Connection, OptionalExtension, Row, Transaction, TransactionBehavior, params};
+use rusqlite::{Connection, OptionalExtension, Row, Transaction, TransactionBehavior, params, params_from_iter};
 
 use crate::database::{HOST_BUSY_MS, add_missing_columns, busy, open_writer, run};
 use crate::layout::{SessionDir, journal_of};
-use crate::row::{Address, Audience, DeliveryStatus, Destination, InKind, InStatus, MessageIn, NewMessageIn, Trigger};
-use crate::time::{format_utc, parse_utc};
+use crate::row::{Address, Audience, DeliveryStatus, Destination, InStatus, MessageIn, NewMessageIn, Trigger};
+use crate::schedule::{Content, Task};
+use crate::time::{comparable, format_utc, parse_utc};
 
 pub use crate::database::{Durability, is_transient};
 
@@ -47,11 +48,12 @@ CREATE TABLE IF NOT EXISTS session_routing (
   id INTEGER PRIMARY KEY CHECK (id = 1), channel_type TEXT, platform_id TEXT, thread_id TEXT);
 ";
 
-/// After the additions: they name columns an older file gets only then. The partial index makes
+/// After the additions: they name columns an older file gets only then. The partial indexes make
 /// a look at what is unfinished cost the same with 100 rows of history as with 100,000.
 const INDEXES: &str = "
 CREATE INDEX IF NOT EXISTS idx_messages_in_series ON messages_in(series_id);
 CREATE INDEX IF NOT EXISTS idx_messages_in_pending ON messages_in(seq) WHERE status = 'pending';
+CREATE INDEX IF NOT EXISTS idx_messages_in_paused ON messages_in(seq) WHERE status = 'paused';
 ";
 
 const ADDITIONS: &[(&str, &str)] = &[
@@ -100,18 +102,6 @@ pub struct Attempt {
     pub last_error: Option<String>,
 }
 
-/// What repeats: the occurrences of one task, of which one is live.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Series {
-    pub id: String,
-    pub kind: InKind,
-    /// A cron expression.
-    pub recurrence: String,
-    pub address: Address,
-    pub content: String,
-    pub source_session_id: Option<String>,
-}
-
 /// The host's connection to `inbound.db`, held for one operation.
 #[derive(Debug)]
 pub struct InboundDb {
@@ -155,6 +145,17 @@ impl InboundDb {
             "SELECT id FROM messages_in WHERE status = 'pending' ORDER BY trigger DESC, seq LIMIT {MAX_UNFINISHED_ROWS}"
         );
         self.db.prepare(&sql)?.query_map([], |r| r.get(0))?.collect()
+    }
+
+    /// The ids of rows that are paused, but may have been taken before.
+    pub fn paused_ids(&self) -> rusqlite::Result<Vec<String>> {
+        let sql = format!("SELECT id FROM messages_in WHERE status = 'paused' LIMIT {MAX_UNFINISHED_ROWS}");
+        self.db.prepare(&sql)?.query_map([], |r| r.get(0))?.collect()
+    }
+
+    /// The live occurrence of each task, the next one first.
+    pub fn tasks(&self) -> rusqlite::Result<Vec<Task>> {
+        tasks(&self.db, None)
     }
 
     /// The ids of all rows, by seq.
@@ -276,31 +277,45 @@ impl InboundTx<'_> {
         Ok(Intake::Stored { id, seq })
     }
 
-    /// The series of a row that is about to end, when it repeats and is the last live one of it.
-    pub fn series_of(&self, id: &str) -> rusqlite::Result<Option<Series>> {
-        let sql = "SELECT kind, recurrence, COALESCE(series_id, id), channel_type, platform_id, thread_id, content,
-               source_session_id
-             FROM messages_in AS this
-             WHERE id = ?1 AND status = 'pending' AND recurrence <> '' AND NOT EXISTS (
-               SELECT 1 FROM messages_in AS other WHERE other.id <> this.id AND other.status IN ('pending', 'paused')
-                 AND COALESCE(other.series_id, other.id) = COALESCE(this.series_id, this.id))";
-        self.tx
-            .query_row(sql, [id], |r| {
-                Ok(Series {
-                    kind: r.get(0)?,
-                    recurrence: r.get(1)?,
-                    id: r.get(2)?,
-                    address: Address { channel_type: r.get(3)?, platform_id: r.get(4)?, thread_id: r.get(5)? },
-                    content: r.get(6)?,
-                    source_session_id: r.get(7)?,
-                })
-            })
-            .optional()
+    /// The live occurrence of each task, the next one first.
+    pub fn tasks(&self) -> rusqlite::Result<Vec<Task>> {
+        tasks(&self.tx, None)
     }
 
-    /// Ends a row that is still pending: the container acknowledged it, or the host gave up.
+    /// The task whose live occurrence is this row.
+    pub fn task_of_row(&self, row_id: &str) -> rusqlite::Result<Option<Task>> {
+        Ok(tasks(&self.tx, Some(row_id))?.pop())
+    }
+
+    /// Whether a row has this id, or is of this series.
+    pub fn is_taken(&self, id: &str) -> rusqlite::Result<bool> {
+        let sql = "SELECT EXISTS (SELECT 1 FROM messages_in WHERE id = ?1)
+                     OR EXISTS (SELECT 1 FROM messages_in WHERE series_id = ?1)";
+        self.tx.query_row(sql, [id], |r| r.get(0))
+    }
+
+    /// The session's own chat and thread.
+    pub fn routing(&self) -> rusqlite::Result<Address> {
+        let sql = "SELECT channel_type, platform_id, thread_id FROM session_routing WHERE id = 1";
+        let address =
+            |r: &Row<'_>| Ok(Address { channel_type: r.get(0)?, platform_id: r.get(1)?, thread_id: r.get(2)? });
+        Ok(self.tx.query_row(sql, [], address).optional()?.unwrap_or_default())
+    }
+
+    /// Changes a task's live row.
+    pub fn set_task(&self, task: &Task) -> rusqlite::Result<()> {
+        let Task { row_id, status, due, planned, recurrence, content, .. } = task;
+        run(
+            &self.tx,
+            "UPDATE messages_in SET status = ?2, process_after = ?3, timestamp = COALESCE(?4, timestamp),
+               recurrence = ?5, content = ?6 WHERE id = ?1 AND status IN ('pending', 'paused')",
+            params![row_id, status, due.map(format_utc), planned.map(format_utc), recurrence, content.to_json()],
+        )
+    }
+
+    /// Ends a row that is still live: the container acknowledged it, or the host gave up.
     pub fn finish(&self, id: &str, status: InStatus) -> rusqlite::Result<()> {
-        let sql = "UPDATE messages_in SET status = ?2 WHERE id = ?1 AND status = 'pending'";
+        let sql = "UPDATE messages_in SET status = ?2 WHERE id = ?1 AND status IN ('pending', 'paused')";
         run(&self.tx, sql, params![id, status])
     }
 
@@ -396,6 +411,41 @@ pub fn roll_back_journal(dir: &SessionDir) -> rusqlite::Result<()> {
         InboundDb::open(dir, Durability::Normal)?;
     }
     Ok(())
+}
+
+/// The live rows of kind `task`, all of them or one.
+fn tasks(db: &Connection, row_id: Option<&str>) -> rusqlite::Result<Vec<Task>> {
+    // A reader may meet the file of an older host.
+    let series = if db.column_exists(None, "messages_in", "series_id")? { "series_id" } else { "NULL" };
+    let columns = format!(
+        "COALESCE({series}, id), id, status, process_after, timestamp, NULLIF(recurrence, ''),
+         channel_type, platform_id, thread_id, content, seq, {} AS due",
+        comparable("process_after")
+    );
+    let of = |which| format!("SELECT {columns} FROM messages_in WHERE kind = 'task' AND {which}");
+    let sql = match row_id {
+        Some(_) => of("id = ?1 AND status IN ('pending', 'paused')"),
+        // Two looks, each by an index of its own.
+        None => format!(
+            "{} UNION ALL {} ORDER BY due, seq LIMIT {MAX_UNFINISHED_ROWS}",
+            of("status = 'pending'"),
+            of("status = 'paused'")
+        ),
+    };
+    db.prepare_cached(&sql)?
+        .query_map(params_from_iter(row_id), |r| {
+            Ok(Task {
+                id: r.get(0)?,
+                row_id: r.get(1)?,
+                status: r.get(2)?,
+                due: time_of(r, 3)?,
+                planned: time_of(r, 4)?,
+                recurrence: r.get(5)?,
+                address: Address { channel_type: r.get(6)?, platform_id: r.get(7)?, thread_id: r.get(8)? },
+                content: Content::parse(&r.get::<_, String>(9)?),
+            })
+        })?
+        .collect()
 }
 
 /// A row of a kind that a newer host invented is left alone: it must not hide the others.

@@ -4,7 +4,8 @@
 //! that comments cite by number are in docs/SESSION.md. In reading order:
 //!
 //! * [`layout`] - the folder, and the conversion of folders made by NanoClaw v2
-//! * [`content`], [`row`] - what the rows mean, [`usage`], [`card`], [`question`] - a turn's cost, a card, what people are asked
+//! * [`content`], [`row`] - what the rows mean, [`usage`], [`card`], [`question`], [`schedule`] - a turn's cost, a card,
+//!   what people are asked, what runs when
 //! * [`inbound`], [`outbound`] - the two files, each with its one writer and its reader
 //! * [`untrusted`] - the only way the host may look into what a container wrote
 //! * [`alive`], [`stamp`], [`watch`] - life, progress and "look again"
@@ -23,6 +24,7 @@ pub mod layout;
 pub mod outbound;
 pub mod question;
 pub mod row;
+pub mod schedule;
 pub mod stamp;
 pub mod time;
 pub mod untrusted;

@@ -4,8 +4,9 @@ use std::ffi::OsString;
 use std::path::Path;
 
 use nanoclaw_session::inbound::{Durability, InboundDb};
+use nanoclaw_session::schedule::Action;
 use nanoclaw_session::usage::Usage;
-use serde_json::Value;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::home::Home;
@@ -92,9 +93,19 @@ const TEAM: &str = "chats create --channel telegram --platform-id telegram:-100 
 #[test]
 fn every_resource_lists_as_text_and_as_one_json_document() {
     let place = Place::new();
-    for resource in
-        ["groups", "chats", "wirings", "users", "roles", "members", "destinations", "sessions", "dropped", "usage"]
-    {
+    for resource in [
+        "groups",
+        "chats",
+        "wirings",
+        "users",
+        "roles",
+        "members",
+        "destinations",
+        "sessions",
+        "tasks",
+        "dropped",
+        "usage",
+    ] {
         assert!(!place.text(resource).is_empty());
         assert_eq!(place.text(resource), place.text(&format!("{resource} list")));
         assert!(place.json(&format!("{resource} list")).is_array(), "{resource}");
@@ -472,4 +483,28 @@ fn usage_is_listed_by_day_with_a_total_and_cannot_be_changed() {
     for verb in ["delete", "update", "create"] {
         assert!(place.error(&format!("usage {verb} main")).contains("usage"));
     }
+}
+
+#[test]
+fn tasks_are_listed_paused_resumed_run_and_cancelled_by_the_start_of_their_id() {
+    let place = Place::new();
+    let session = place.live_session("main");
+    let dir = place.home().session(&session.agent_group_id, &session.id);
+    let wish =
+        json!({"taskId": "task-abc", "prompt": "water the plants", "recurrence": "0 8 * * *", "timezone": "UTC"});
+    let action = Action::parse(Action::SCHEDULE, wish.as_object().unwrap(), "UTC").unwrap();
+    let open = || InboundDb::open(&dir, Durability::Normal).unwrap();
+    open().write(|tx| crate::tasks::act(tx, &action, crate::time::now(), "UTC")).unwrap().unwrap();
+    let listed = place.json("tasks list --group main");
+    assert_eq!((&listed[0]["id"], &listed[0]["prompt"]), (&json!("task-abc"), &json!("water the plants")));
+    assert_eq!(place.json("tasks pause task-a")["status"], "paused");
+    assert!(place.error("tasks run task-a").contains("resume it first"));
+    assert_eq!(place.json("tasks resume task-a")["status"], "pending");
+    place.text("tasks run task-a");
+    assert!(open().tasks().unwrap()[0].due.unwrap() <= crate::time::now());
+    assert!(place.store().find_due(&session.id).unwrap().is_some());
+    assert_eq!(place.json("tasks cancel task-a")["status"], "completed");
+    assert_eq!(place.json("tasks"), json!([]));
+    assert!(place.error("tasks cancel task-a").contains("there is no task `task-a`; there are: none"));
+    assert_eq!(place.json("tasks runs task-abc"), json!([]));
 }

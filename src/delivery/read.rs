@@ -6,6 +6,7 @@ use std::collections::{HashMap, HashSet};
 use anyhow::Result;
 use nanoclaw_session::content::Outbound;
 use nanoclaw_session::row::{InStatus, MessageOut, OutKind};
+use nanoclaw_session::schedule::Action;
 use nanoclaw_session::untrusted::{UntrustedError, open_untrusted, recover_copy};
 use nanoclaw_session::usage::Usage;
 
@@ -155,6 +156,18 @@ impl Actor {
 
     /// What is for the host itself goes to no chat: done in the order of the rows, and at once.
     fn act(&mut self, session_id: &str, row: &MessageOut) {
+        if let Outbound::Action { name, arguments } = Outbound::parse(row.kind, &row.content) {
+            if Action::NAMES.contains(&name.as_str()) {
+                let action = Action::parse(&name, &arguments, &self.parts.zone);
+                match (action, self.books(session_id)) {
+                    (Ok(action), Some(books)) => books.act(row, action),
+                    (Ok(_), None) => {} // read again with its session
+                    (Err(why), _) => self.refuse(session_id, &row.id, &why),
+                }
+                // The agent's tool waits for it.
+                return self.flush(session_id);
+            }
+        }
         let usage = match Outbound::parse(row.kind, &row.content) {
             Outbound::Action { name, arguments } if name == Usage::ACTION => {
                 let known = |usage: &Usage| PROVIDERS.contains(&usage.provider.as_str());

@@ -5,14 +5,14 @@ use std::time::Duration;
 use anyhow::Result;
 use crossbeam_channel::TrySendError;
 use nanoclaw_session::alive::last_heartbeat;
-use nanoclaw_session::content::{Answer, ChatIn, Outbound, Question};
+use nanoclaw_session::content::{Answer, Outbound, Question};
 use nanoclaw_session::inbound::Delivered;
 use nanoclaw_session::question::Outcome as Ended;
-use nanoclaw_session::row::{Address, DeliveryStatus, MessageOut, NewMessageIn, Trigger};
+use nanoclaw_session::row::{Address, DeliveryStatus, MessageOut};
 
 use super::queue::{Job, Tries, backoff};
 use super::resolve::{self, Resolved};
-use super::session::no_message;
+use super::session::{no_message, refusal};
 use super::{Actor, Event, STORE_RETRY, Source};
 use crate::channel::{Chat, OutboundItem, Outcome, Payload};
 use crate::id::new_id;
@@ -292,16 +292,7 @@ impl Actor {
         log::warn!("A message was refused session={session_id} message={row_id} reason={why}");
         let now = self.now.wall;
         if let Some(books) = self.books(session_id) {
-            let content = ChatIn {
-                text: format!("Your message was not delivered: {why}."),
-                sender: Some("system".into()),
-                ..ChatIn::default()
-            };
-            let address = Address { channel_type: Some("agent".into()), ..Address::default() };
-            let mut note = NewMessageIn::chat(new_id("note"), now, address, content.to_json());
-            // A note that woke the agent could be answered with the same mistake, for ever.
-            note.trigger = Trigger::Context;
-            books.note(note);
+            books.note(refusal(why, now));
         }
         self.row_final(session_id, no_message(row_id, DeliveryStatus::Failed));
     }

@@ -9,18 +9,20 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use jiff::Timestamp;
+use nanoclaw_session::content::ChatIn;
 use nanoclaw_session::inbound::{Attempt, Delivered, Durability, InboundDb};
 use nanoclaw_session::layout::SessionDir;
-use nanoclaw_session::row::{AckStatus, Address, DeliveryStatus, InStatus, MessageOut, NewMessageIn};
+use nanoclaw_session::row::{AckStatus, Address, DeliveryStatus, InStatus, MessageOut, NewMessageIn, Trigger};
+use nanoclaw_session::schedule::Action;
 use nanoclaw_session::stamp::Stamp;
 use nanoclaw_session::untrusted::{OutRow, OutRows, UntrustedDb, UntrustedError};
 use nanoclaw_session::usage::Usage;
 
 use super::queue::Tries;
 use crate::channel::Chat;
-use crate::recurrence;
+use crate::id::new_id;
 use crate::store::{Session, Store};
-use crate::time;
+use crate::{tasks, time};
 
 /// Rows read in one look; the rest is read in the next.
 const ROWS_PER_LOOK: usize = 100;
@@ -82,6 +84,8 @@ struct OpenRow {
 struct Marks {
     /// By the seq of the row that says it.
     usage: Vec<(i64, Usage)>,
+    /// By the id of the row that asks for it.
+    actions: Vec<(String, Action)>,
     delivered: Vec<Delivered>,
     attempts: Vec<Attempt>,
     finished: Vec<Finished>,
@@ -186,7 +190,9 @@ impl Books {
     pub fn look(&mut self, db: &UntrustedDb) -> Result<Found, LookError> {
         self.looked = Stamp::take(&self.dir.outbound_db()).ok();
         let inbound = InboundDb::open(&self.dir, Durability::Normal)?;
-        let unfinished = inbound.unfinished_ids()?;
+        let mut unfinished = inbound.unfinished_ids()?;
+        // One that was paused while it ran ends, too.
+        unfinished.extend(inbound.paused_ids()?);
         let (cursor, attempts) = match self.read_to {
             Some(seq) => (seq, Vec::new()),
             None => (inbound.delivery_cursor()?, inbound.attempts()?),
@@ -293,6 +299,12 @@ impl Books {
         self.mark_final(no_message(&row.id, DeliveryStatus::Delivered));
     }
 
+    /// A row asks for something about a task, and is done with when that is.
+    pub fn act(&mut self, row: &MessageOut, action: Action) {
+        self.open.retain(|_, r| r.id != row.id);
+        self.marks.actions.push((row.id.clone(), action));
+    }
+
     /// A row is tried again (or for the first time) at `next_attempt_at`.
     pub fn mark_attempt(&mut self, row_id: &str, tries: Tries, next_attempt_at: Timestamp, last_error: Option<String>) {
         let (message_out_id, Tries { count: attempts, since: first_attempt_at }) = (row_id.to_owned(), tries);
@@ -318,8 +330,8 @@ impl Books {
 
     /// Whether anything waits to be written.
     pub fn has_marks(&self) -> bool {
-        let Marks { usage: _counted_with_its_outcome, delivered, attempts, finished, notes } = &self.marks;
-        !(delivered.is_empty() && attempts.is_empty() && finished.is_empty() && notes.is_empty())
+        let Marks { usage: _counted_with_its_outcome, actions, delivered, attempts, finished, notes } = &self.marks;
+        !(actions.is_empty() && delivered.is_empty() && attempts.is_empty() && finished.is_empty() && notes.is_empty())
     }
 
     /// Writes what waits, in one transaction. On an error everything still waits.
@@ -337,21 +349,37 @@ impl Books {
         let moved = |seq: &i64| *seq >= self.stored_cursor + CURSOR_STEP || *seq < self.stored_cursor;
         let cursor = cursor.filter(moved);
         let marks = &self.marks;
-        InboundDb::open(&self.dir, Durability::Normal)?.write(|tx| {
+        let runs = InboundDb::open(&self.dir, Durability::Normal)?.write(|tx| {
             for outcome in &marks.delivered {
                 tx.mark_delivered(outcome, now)?;
             }
             for attempt in &marks.attempts {
                 tx.set_attempt(attempt)?;
             }
+            // Done and marked as done in one commit: exactly once.
+            for (row_id, action) in &marks.actions {
+                let refused = tasks::act(tx, action, now, zone)?.err();
+                let status = if refused.is_none() { DeliveryStatus::Delivered } else { DeliveryStatus::Failed };
+                tx.mark_delivered(&no_message(row_id, status), now)?;
+                if let Some(why) = refused {
+                    log::warn!("An action was refused message={row_id} reason={why}");
+                    tx.insert(&refusal(&why, now))?;
+                }
+            }
+            let mut runs = Vec::new();
             for Finished { id, status, .. } in &marks.finished {
-                recurrence::finish(tx, id, *status, now, zone)?;
+                runs.extend(tasks::finish(tx, id, *status, now, zone)?);
             }
             for note in &marks.notes {
                 tx.insert(note)?;
             }
-            cursor.map_or(Ok(()), |seq| tx.set_delivery_cursor(seq))
+            cursor.map_or(Ok(()), |seq| tx.set_delivery_cursor(seq))?;
+            Ok(runs)
         })?;
+        // A line of history is all that is lost here.
+        if let Err(e) = store.add_task_runs(&self.session.id, &runs) {
+            log::warn!("Runs of tasks were not remembered session={} error={e}", self.session.id);
+        }
         self.flush_faults = 0;
         self.flush_again = None;
         self.stored_cursor = cursor.unwrap_or(self.stored_cursor);
@@ -405,6 +433,16 @@ impl Books {
 pub fn no_message(row_id: &str, status: DeliveryStatus) -> Delivered {
     let (message_out_id, chat) = (row_id.to_owned(), Address::default());
     Delivered { message_out_id, platform_message_id: None, status, chat }
+}
+
+/// Tells the agent that what it wrote came to nothing.
+pub fn refusal(why: &str, now: Timestamp) -> NewMessageIn {
+    let text = format!("Your message was not delivered: {why}.");
+    let content = ChatIn { text, sender: Some("system".into()), ..ChatIn::default() };
+    let address = Address { channel_type: Some("agent".into()), ..Address::default() };
+    let note = NewMessageIn::chat(new_id("note"), now, address, content.to_json());
+    // A note that woke the agent could be answered with the same mistake, for ever.
+    NewMessageIn { trigger: Trigger::Context, ..note }
 }
 
 /// What a row without a readable id is called in `delivered`.

@@ -693,3 +693,32 @@ fn an_action_that_is_not_understood_is_told_to_the_agent() {
     }
     assert_eq!((notes.len(), counted(&w, "telegram-0")), (4, (0, 0)));
 }
+
+#[test]
+fn what_an_agent_asks_about_a_task_is_done_once_and_what_is_wrong_is_said_to_it() {
+    let mut w = World::new(1);
+    let ask = |name: &str, arguments: serde_json::Value| {
+        let arguments = arguments.as_object().unwrap().clone();
+        nanoclaw_session::content::Outbound::Action { name: name.into(), arguments }.to_row()
+    };
+    let daily = serde_json::json!({"taskId": "task-1", "prompt": "p", "recurrence": "@daily"});
+    let first = w.writes_row("telegram-0", None, ask("schedule_task", daily));
+    w.step(Some(Event::Changed { session_id: "telegram-0".into() }));
+    let status = |w: &World, row: &str| w.inbound("telegram-0").delivered(row).unwrap().unwrap().status;
+    assert_eq!(status(&w, &first), DeliveryStatus::Delivered);
+    let tasks = w.inbound("telegram-0").tasks().unwrap();
+    assert_eq!(tasks.len(), 1);
+    w.restart();
+    assert_eq!(w.inbound("telegram-0").tasks().unwrap(), tasks, "a start reads the row again");
+    let bad = ask("update_task", serde_json::json!({"taskId": "task-1", "recurrence": "never"}));
+    let unknown = ask("cancel_task", serde_json::json!({"taskId": "task-2"}));
+    for (row, why) in
+        [(bad, "cron expression"), (unknown, "there is no task"), (ask("cancel_task", serde_json::json!({})), "taskId")]
+    {
+        let row = w.writes_row("telegram-0", None, row);
+        w.step(Some(Event::Changed { session_id: "telegram-0".into() }));
+        assert_eq!(status(&w, &row), DeliveryStatus::Failed);
+        assert!(w.notes("telegram-0").last().unwrap().contains(why), "{:?}", w.notes("telegram-0"));
+    }
+    assert_eq!(w.inbound("telegram-0").tasks().unwrap(), tasks);
+}

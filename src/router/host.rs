@@ -3,9 +3,10 @@
 
 use anyhow::Result;
 use jiff::Timestamp;
-use nanoclaw_session::content::{Control, Inbound};
+use nanoclaw_session::content::Control;
 use nanoclaw_session::inbound::{Durability, InboundDb};
-use nanoclaw_session::row::{Address, InKind, MessageIn, NewMessageIn, Trigger};
+use nanoclaw_session::row::{Address, InKind, NewMessageIn, Trigger};
+use nanoclaw_session::schedule::Task;
 use nanoclaw_session::time::format_utc;
 
 use super::records::quoted;
@@ -26,7 +27,7 @@ pub fn status(home: &Home, agent: &str, session: Option<&Session>) -> String {
         ContainerStatus::Idle => "its container is idle",
         ContainerStatus::Stopped => "no container runs",
     };
-    let queued = match unfinished(home, session) {
+    let queued = match looked(home, session, InboundDb::unfinished) {
         Ok(rows) => match rows.iter().filter(|m| m.trigger == Trigger::Wake && m.kind != InKind::Task).count() {
             0 => "nothing waits".to_owned(),
             1 => "1 message waits".to_owned(),
@@ -43,30 +44,32 @@ pub fn status(home: &Home, agent: &str, session: Option<&Session>) -> String {
 
 /// What is scheduled for an agent here.
 pub fn tasks(home: &Home, agent: &str, session: Option<&Session>) -> String {
-    let rows = match session.map(|session| unfinished(home, session)) {
+    let tasks = match session.map(|session| looked(home, session, InboundDb::tasks)) {
         None => Vec::new(),
-        Some(Ok(rows)) => rows,
+        Some(Ok(tasks)) => tasks,
         Some(Err(e)) => {
             log::warn!("A session's tasks could not be read agent={agent} error={e:#}");
             return format!("{agent}: its tasks cannot be read just now.");
         }
     };
-    let tasks: Vec<String> = rows.iter().filter(|row| row.kind == InKind::Task).map(task_line).collect();
-    if tasks.is_empty() { format!("{agent}: no tasks.") } else { format!("{agent}:\n{}", tasks.join("\n")) }
-}
-
-fn task_line(row: &MessageIn) -> String {
-    let prompt = match Inbound::parse(row.kind, &row.content) {
-        Inbound::Task(task) => task.prompt,
-        Inbound::Chat(_) | Inbound::Webhook(_) | Inbound::System(_) => String::new(),
+    let line = |mut task: Task| {
+        task.content.prompt = quoted(&task.content.prompt);
+        // Those of an older host may name no zone.
+        format!("- {}", task.line("UTC"))
     };
-    format!("- {}: {}", row.process_after.map_or("now".to_owned(), format_utc), quoted(&prompt))
+    let lines: Vec<String> = tasks.into_iter().map(line).collect();
+    if lines.is_empty() { format!("{agent}: no tasks.") } else { format!("{agent}:\n{}", lines.join("\n")) }
 }
 
-fn unfinished(home: &Home, session: &Session) -> Result<Vec<MessageIn>> {
+/// What `look` sees in a session's file; nothing, when there is none yet.
+fn looked<T: Default>(
+    home: &Home,
+    session: &Session,
+    look: impl FnOnce(&InboundDb) -> rusqlite::Result<T>,
+) -> Result<T> {
     let dir = home.session(&session.agent_group_id, &session.id);
     if !dir.inbound_db().exists() {
-        return Ok(Vec::new());
+        return Ok(T::default());
     }
-    Ok(InboundDb::open(&dir, Durability::Normal)?.unfinished()?)
+    Ok(look(&InboundDb::open(&dir, Durability::Normal)?)?)
 }

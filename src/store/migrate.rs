@@ -22,6 +22,7 @@ pub const MIGRATIONS: &[Migration] = &[
     Migration { name: "parked", sql: include_str!("migrations/0005-parked.sql") },
     Migration { name: "first-attempt", sql: include_str!("migrations/0006-first-attempt.sql") },
     Migration { name: "usage", sql: include_str!("migrations/0007-usage.sql") },
+    Migration { name: "task-runs", sql: include_str!("migrations/0008-task-runs.sql") },
 ];
 
 table! {

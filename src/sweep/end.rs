@@ -13,8 +13,8 @@ use super::prune;
 use super::{Actor, Event, Exit, Phase, Run};
 use crate::container::docker::{Docker, Inspected, State};
 use crate::delivery;
-use crate::recurrence;
 use crate::store::{ContainerStatus, EndReason, RunEnd, StoreError};
+use crate::tasks;
 use crate::thread::{pause, spawn_worker, tell};
 use crate::watch::Command;
 
@@ -156,16 +156,18 @@ impl Actor {
         let mut db = self.open_inbound(&session)?;
         let zone = &self.parts.settings.agents.timezone;
         let verdicts = decide::after_death(claims, &db.unfinished()?, self.no_later());
-        db.write(|tx| {
+        let runs = db.write(|tx| {
+            let mut runs = Vec::new();
             for verdict in &verdicts {
                 match verdict {
                     Verdict::Retry { id, tries, after } => tx.retry(id, *tries, *after)?,
-                    Verdict::Fail { id } => recurrence::finish(tx, id, InStatus::Failed, self.wall, zone)?,
+                    Verdict::Fail { id } => runs.extend(tasks::finish(tx, id, InStatus::Failed, self.wall, zone)?),
                 }
             }
-            Ok(())
+            Ok(runs)
         })?;
         drop(db);
+        self.parts.store.add_task_runs(session_id, &runs)?;
         for verdict in verdicts {
             match verdict {
                 Verdict::Retry { id, tries, after } => {

@@ -35,3 +35,4 @@ mod service;
 mod session_rules;
 mod soak;
 mod sweep;
+mod tasks;

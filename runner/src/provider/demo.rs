@@ -10,14 +10,17 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use jiff::{SignedDuration, Timestamp};
 use nanoclaw_session::content::QuestionOption;
 use nanoclaw_session::layout::SessionDir;
+use nanoclaw_session::time::format_utc;
 use serde_json::{Value, json};
 
 use self::hearing::Heard;
 use super::{Prompt, Provider, TurnEvent, TurnHandle, TurnPort, TurnRequest};
 use crate::destinations::Destinations;
 use crate::stop::Stopped;
+use crate::time;
 use crate::tools::question::{self, Ask};
 use crate::tools::{Context, Outcome, Output, Part, Tool};
 
@@ -27,6 +30,8 @@ const CONTINUATION_PREFIX: &str = "demo-";
 /// Between two numbers of a slow count.
 const COUNT_STEP: Duration = Duration::from_millis(200);
 const MAX_COUNT: u32 = 1_000;
+/// What a reminder begins with, in lower case.
+const REMINDER: &str = "reminder: ";
 const FILE_NAME: &str = "demo.txt";
 
 /// See the module.
@@ -36,6 +41,7 @@ pub struct Demo {
 }
 
 impl Demo {
+    /// `tools`: those about nanoclaw itself.
     pub fn new(dir: SessionDir, tools: Vec<Arc<dyn Tool>>) -> Demo {
         Demo { dir, tools }
     }
@@ -50,12 +56,9 @@ impl Provider for Demo {
         if request.command.is_some() {
             return super::say("The demo provider remembers nothing but the number of its turns.".into());
         }
-        let turn = Turn {
-            dir: self.dir.clone(),
-            tools: self.tools.clone(),
-            destinations: request.destinations,
-            number: number_after(request.continuation.as_deref()),
-        };
+        let number = number_after(request.continuation.as_deref());
+        let (dir, tools) = (self.dir.clone(), self.tools.clone());
+        let turn = Turn { dir, tools, destinations: request.destinations, number };
         super::spawn(|| (), move |port| turn.run(port, request.prompt))
     }
 }
@@ -110,8 +113,14 @@ impl Turn {
             match question::ask(colour(), port.stop(), &port.events()) {
                 Ok(said) | Err(said) => said,
             }
-        } else if phrase.contains("remind me") {
-            "I am the demo provider and cannot set reminders yet.".into()
+        } else if phrase.starts_with(REMINDER) {
+            heard.text.clone()
+        } else if let Some((wait, what)) = reminder(&heard.text) {
+            let at = format_utc(time::now().saturating_add(wait).unwrap_or(Timestamp::MAX));
+            let task = json!({"prompt": format!("{REMINDER}{what}"), "processAfter": at});
+            words(&self.call(port, "schedule_task", task)?)
+        } else if phrase.contains("list my tasks") {
+            words(&self.call(port, "list_tasks", json!({}))?)
         } else if let Some(limit) = slow_count(&phrase) {
             count(port, limit)?
         } else if hearing::is_greeting(&phrase) {
@@ -192,6 +201,21 @@ fn colour() -> Ask {
     }
 }
 
+/// `remind me in 10 seconds to water the plants`
+fn reminder(text: &str) -> Option<(SignedDuration, &str)> {
+    let at = text.to_ascii_lowercase().find("remind me in ")?;
+    let mut words = text[at..].splitn(6, ' ').skip(3);
+    let count: u32 = words.next()?.parse().ok()?;
+    let seconds = match words.next()?.trim_end_matches('s') {
+        "second" => 1,
+        "minute" => 60,
+        "hour" => 3600,
+        _ => return None,
+    };
+    let what = words.next()?;
+    Some((SignedDuration::from_secs(i64::from(count) * seconds), what.strip_prefix("to ").unwrap_or(what)))
+}
+
 /// `count to 10 slowly`
 fn slow_count(phrase: &str) -> Option<u32> {
     let (number, _) = phrase.split_once("count to ")?.1.split_once(" slowly")?;
@@ -217,6 +241,17 @@ mod tests {
         assert_eq!(number_after(None), 1);
         assert_eq!(number_after(Some("demo-41")), 42);
         assert_eq!(number_after(Some("mock-session-1")), 1);
+    }
+
+    #[test]
+    fn a_reminder_is_understood() {
+        let of = |text| reminder(text).map(|(wait, what)| (wait.as_secs(), what));
+        assert_eq!(of("please remind me in 2 seconds to Water the plants"), Some((2, "Water the plants")));
+        assert_eq!(of("Remind me in 1 hour: tea"), None);
+        assert_eq!(of("Remind me in 3 minutes tea is up"), Some((180, "tea is up")));
+        for no in ["remind me tomorrow to x", "remind me in two seconds to x", "remind me in 2 seconds"] {
+            assert_eq!(of(no), None, "{no}");
+        }
     }
 
     #[test]

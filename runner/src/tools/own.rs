@@ -7,18 +7,25 @@ use nanoclaw_session::layout::SessionDir;
 use serde::Deserialize;
 use serde_json::json;
 
-use super::{Effect, Output, SLACK, Tool, outgoing, question, tool};
+use super::{Effect, Output, SLACK, Tool, outgoing, question, schedule, tool};
 use crate::destinations::Destinations;
 use crate::time;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Nothing {}
+pub(super) struct Nothing {}
 
 /// All of them. `zone` is the user's.
 pub fn tools(dir: &SessionDir, zone: &TimeZone) -> Vec<Arc<dyn Tool>> {
-    let zone = zone.clone();
-    let mut tools = vec![
+    let mut tools = about_here(zone.clone());
+    tools.extend(schedule::tools(dir, zone));
+    tools.extend(outgoing::tools(dir));
+    tools.push(question::asking());
+    tools
+}
+
+fn about_here(zone: TimeZone) -> Vec<Arc<dyn Tool>> {
+    vec![
         tool(
             ("list_destinations", "Lists the names you may write to."),
             (json!({}), &[]),
@@ -33,10 +40,7 @@ pub fn tools(dir: &SessionDir, zone: &TimeZone) -> Vec<Arc<dyn Tool>> {
             |_: &Nothing| SLACK,
             move |_, _| Ok(Output::text(format!("{} ({})", time::local(time::now(), &zone), time::zone_name(&zone)))),
         ),
-        question::asking(),
-    ];
-    tools.extend(outgoing::tools(dir));
-    tools
+    ]
 }
 
 pub fn names(destinations: &Destinations) -> String {
@@ -59,7 +63,7 @@ mod tests {
         let (_stopper, stop) = stop::pair();
         let events = crossbeam_channel::unbounded().0;
         let context = Context { stop, events, destinations: Arc::new(three()) };
-        let tools = tools(&SessionDir::new("/nowhere"), &TimeZone::UTC);
+        let tools = about_here(TimeZone::UTC);
         let call = |name: &str| tools.iter().find(|t| t.spec().name == name).unwrap().call(&json!({}), &context);
         assert_eq!(call("list_destinations"), Output::text("family (Family chat)\nops\nwork (Work)"));
         let crate::tools::Part::Text(time) = &call("get_time").parts[0] else { panic!() };

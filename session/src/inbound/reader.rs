@@ -7,10 +7,11 @@
 use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, Row};
 
-use super::{KNOWN_KIND, MESSAGE_COLUMNS, message_in};
+use super::{KNOWN_KIND, MESSAGE_COLUMNS, message_in, tasks};
 use crate::database::{RUNNER_BUSY_MS, busy, open_reader};
 use crate::layout::SessionDir;
-use crate::row::{Address, Audience, Destination, InKind, MessageIn, Trigger};
+use crate::row::{Address, Audience, DeliveryStatus, Destination, InKind, MessageIn, Trigger};
+use crate::schedule::Task;
 use crate::time::{comparable, format_utc};
 
 /// Most pending rows one look considers.
@@ -85,6 +86,17 @@ impl InboundView {
     pub fn message_by_seq(&self, seq: i64) -> rusqlite::Result<Option<MessageIn>> {
         let sql = format!("SELECT {} FROM messages_in WHERE seq = ?1 AND {KNOWN_KIND}", self.message_columns);
         self.db.query_row(&sql, [seq], message_in).optional()
+    }
+
+    /// The live occurrence of each task, the next one first.
+    pub fn tasks(&self) -> rusqlite::Result<Vec<Task>> {
+        tasks(&self.db, None)
+    }
+
+    /// What became of an outbound row, once that is final.
+    pub fn outcome(&self, message_out_id: &str) -> rusqlite::Result<Option<DeliveryStatus>> {
+        let sql = "SELECT status FROM delivered WHERE message_out_id = ?1";
+        self.db.query_row(sql, [message_out_id], |r| r.get(0)).optional()
     }
 
     /// The outbound rows whose delivery, good or bad, was over before `before`.

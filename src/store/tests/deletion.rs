@@ -29,8 +29,8 @@ fn entangled() -> Home {
     store
         .connection
         .execute_batch(
-            "INSERT INTO task_runs (session_id, message_id, series_id, started_at, outcome)
-               VALUES ('s1', 't1', 'daily', '2026-04-16T12:00:00.000Z', 'running');
+            "INSERT INTO task_runs VALUES
+               ('s1', 't1', 'daily', '2026-04-16T12:00:00.000Z', '2026-04-16T12:00:09.000Z', 'completed');
              INSERT INTO usage VALUES ('s1', '2026-04-16', 'anthropic', 'sonnet', 'main', 1, 10, 20, 30, 40, 50, 7);",
         )
         .unwrap();
