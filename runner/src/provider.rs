@@ -27,7 +27,7 @@ use nanoclaw_session::layout::SessionDir;
 use serde::{Deserialize, Serialize};
 
 use self::model::Model;
-use crate::destinations::Destinations;
+use crate::destinations::Current;
 use crate::gateway::Gateway;
 use crate::stop::{self, Stop, Stopped, Stopper};
 use crate::tools;
@@ -93,7 +93,7 @@ pub struct TurnRequest {
     /// `None`: the prompt is for the model. Else its text is the command's line.
     pub command: Option<Command>,
     pub system: String,
-    pub destinations: Arc<Destinations>,
+    pub destinations: Current,
     /// What an earlier turn of this provider handed out; `None` starts a new conversation.
     pub continuation: Option<String>,
 }
@@ -196,7 +196,7 @@ pub fn named(config: &ContainerConfig, dir: &SessionDir, zone: &TimeZone, gatewa
         openai::NAME => Box::new(Model::new(Arc::new(openai::OpenAi), config, dir, zone, gateway)),
         claude::NAME => {
             let home = std::env::var_os("HOME").unwrap_or_else(|| "/home/agent".into());
-            Box::new(claude::Claude::new(config, dir, gateway, home.into(), tools::own(zone)))
+            Box::new(claude::Claude::new(config, dir, gateway, home.into(), tools::own(config, zone)))
         }
         _ => Box::new(missing::Missing::new(
             &config.provider,

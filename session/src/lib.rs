@@ -4,7 +4,7 @@
 //! that comments cite by number are in docs/SESSION.md. In reading order:
 //!
 //! * [`layout`] - the folder, and the conversion of folders made by NanoClaw v2
-//! * [`content`], [`row`] - what the rows mean, [`usage`] - and what a turn cost
+//! * [`content`], [`row`] - what the rows mean; the actions [`usage`] - what a turn cost - and [`create_agent`]
 //! * [`inbound`], [`outbound`] - the two files, each with its one writer and its reader
 //! * [`untrusted`] - the only way the host may look into what a container wrote
 //! * [`alive`], [`stamp`], [`watch`] - life, progress and "look again"
@@ -16,6 +16,7 @@
 pub mod alive;
 pub mod config;
 pub mod content;
+pub mod create_agent;
 mod database;
 pub mod inbound;
 pub mod layout;

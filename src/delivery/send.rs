@@ -8,6 +8,7 @@ use nanoclaw_session::alive::last_heartbeat;
 use nanoclaw_session::content::{ChatIn, Outbound};
 use nanoclaw_session::row::{Address, DeliveryStatus, MessageOut, NewMessageIn, Trigger};
 
+use super::peers;
 use super::queue::{Job, Tries, backoff};
 use super::resolve::{self, Resolved};
 use super::{Actor, Event, STORE_RETRY, Source};
@@ -90,6 +91,10 @@ impl Actor {
     /// Hands the head of a conversation to its sender; false when it has to wait for the sender.
     fn dispatch_one(&mut self, chat: &Chat) -> bool {
         let Some(job) = self.conversations.head(chat).cloned() else { return false };
+        if let (peers::CHANNEL, Source::Row { session_id, message }) = (chat.channel_type.as_str(), &job.source) {
+            self.pass_on(chat, session_id, message, job.tries);
+            return true;
+        }
         let item = match self.item(chat, &job.source) {
             Ok(Resolved::Send(item)) => *item,
             Ok(Resolved::Refused(why)) => {
@@ -186,7 +191,7 @@ impl Actor {
         self.outcome(chat, outcome);
     }
 
-    fn outcome(&mut self, chat: &Chat, outcome: Outcome) {
+    pub(super) fn outcome(&mut self, chat: &Chat, outcome: Outcome) {
         let now = self.now.instant;
         match outcome {
             Outcome::Away => {
@@ -274,23 +279,23 @@ impl Actor {
     /// A row can never be sent: it is failed, and the agent is told why.
     pub(super) fn refuse(&mut self, session_id: &str, row_id: &str, why: &str) {
         log::warn!("A message was refused session={session_id} message={row_id} reason={why}");
-        let now = self.now.wall;
-        if let Some(books) = self.books(session_id) {
-            let content = ChatIn {
-                text: format!("Your message was not delivered: {why}."),
-                sender: Some("system".into()),
-                ..ChatIn::default()
-            };
-            let address = Address { channel_type: Some("agent".into()), ..Address::default() };
-            let mut note = NewMessageIn::chat(new_id("note"), now, address, content.to_json());
-            // A note that woke the agent could be answered with the same mistake, for ever.
-            note.trigger = Trigger::Context;
-            books.note(note);
-        }
+        // A note that woke the agent could be answered with the same mistake, for ever.
+        self.note(session_id, format!("Your message was not delivered: {why}."), Trigger::Context, 0);
         self.row_final(session_id, row_id, None, DeliveryStatus::Failed);
     }
 
-    fn row_final(
+    /// The agent hears something from the host, with what else is written into its session.
+    pub(super) fn note(&mut self, session_id: &str, text: String, trigger: Trigger, hops: u32) {
+        let now = self.now.wall;
+        if let Some(books) = self.books(session_id) {
+            let content = ChatIn { text, sender: Some("system".into()), ..ChatIn::default() };
+            let address = Address { channel_type: Some(peers::CHANNEL.into()), ..Address::default() };
+            let note = NewMessageIn::chat(new_id("note"), now, address, content.to_json());
+            books.note(NewMessageIn { trigger, hops, ..note });
+        }
+    }
+
+    pub(super) fn row_final(
         &mut self,
         session_id: &str,
         row_id: &str,

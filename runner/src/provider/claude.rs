@@ -32,6 +32,7 @@ use self::child::{Cli, Conversation, Launch};
 use self::protocol::Line;
 use self::talk::{Asked, Step, Talk};
 use super::{Command, ErrorClass, Provider, STACK_BYTES, TurnError, TurnEvent, TurnHandle, TurnPort, TurnRequest};
+use crate::destinations::Current;
 use crate::gateway::{Gateway, SILENCE_TIMEOUT};
 use crate::mcp;
 use crate::stop::{self, Stopped};
@@ -91,9 +92,16 @@ impl Provider for Claude {
         super::spawn(
             move || drop(stopper),
             move |port| {
-                let context = Context { stop, events: port.events(), destinations: request.destinations };
+                let context = Context { stop, events: port.events(), destinations: request.destinations.get() };
                 let talk = Talk::new(request.continuation);
-                let turn = Turn { shared, context, talk, system: request.system, reported: None };
+                let turn = Turn {
+                    shared,
+                    context,
+                    talk,
+                    system: request.system,
+                    reported: None,
+                    destinations: request.destinations,
+                };
                 turn.run(port, request.command.map_or(request.prompt.text, |command| line_of(command).to_owned()))
             },
         )
@@ -138,6 +146,7 @@ impl Shared {
 struct Turn {
     shared: Arc<Shared>,
     context: Context,
+    destinations: Current,
     talk: Talk,
     system: String,
     reported: Option<Instant>,
@@ -271,7 +280,8 @@ impl Turn {
     /// Answers a call of one of our own tools, on a thread of its own: it may take long.
     fn call(&self, cli: &Cli, request: String, message: Value) {
         let input = cli.input.clone();
-        let (shared, context) = (self.shared.clone(), self.context.clone());
+        let context = Context { destinations: self.destinations.get(), ..self.context.clone() };
+        let shared = self.shared.clone();
         let answer = move || {
             let nothing = || json!({"jsonrpc": "2.0", "result": {}});
             let reply = mcp::server::answer(&shared.tools, &message, &context).unwrap_or_else(nothing);

@@ -3,10 +3,12 @@
 use std::sync::Arc;
 
 use jiff::tz::TimeZone;
+use nanoclaw_session::config::ContainerConfig;
 use nanoclaw_session::content::Outbound;
 use serde::Deserialize;
 use serde_json::json;
 
+use super::create_agent::create_agent;
 use super::{Context, Effect, Output, SLACK, Tool, tool};
 use crate::destinations::Destinations;
 use crate::provider::{Outgoing, TurnEvent};
@@ -23,10 +25,10 @@ struct Message {
     text: String,
 }
 
-/// All of them. `zone` is the user's.
-pub fn tools(zone: &TimeZone) -> Vec<Arc<dyn Tool>> {
+/// All that this agent has. `zone` is the user's.
+pub fn tools(config: &ContainerConfig, zone: &TimeZone) -> Vec<Arc<dyn Tool>> {
     let zone = zone.clone();
-    vec![
+    let mut tools = vec![
         tool(
             (
                 "send_message",
@@ -58,7 +60,9 @@ pub fn tools(zone: &TimeZone) -> Vec<Arc<dyn Tool>> {
             |_: &Nothing| SLACK,
             move |_, _| Ok(Output::text(format!("{} ({})", time::local(time::now(), &zone), time::zone_name(&zone)))),
         ),
-    ]
+    ];
+    tools.extend(config.may_create_agents.then(create_agent));
+    tools
 }
 
 fn names(destinations: &Destinations) -> String {
@@ -98,7 +102,11 @@ mod tests {
         let (_stopper, stop) = stop::pair();
         let (events, sent) = crossbeam_channel::unbounded();
         let context = Context { stop, events, destinations: Arc::new(three()) };
-        let tools = tools(&TimeZone::UTC);
+        let config = ContainerConfig::default();
+        let tools = tools(&config, &TimeZone::UTC);
+        assert!(tools.iter().all(|tool| tool.spec().name != "create_agent"), "hidden from the others");
+        let privileged = ContainerConfig { may_create_agents: true, ..config };
+        assert!(super::tools(&privileged, &TimeZone::UTC).iter().any(|tool| tool.spec().name == "create_agent"));
         let call = |name: &str, input| tools.iter().find(|t| t.spec().name == name).unwrap().call(&input, &context);
         assert_eq!(call("send_message", json!({"to": "OPS", "text": "hi"})), Output::text("Sent."));
         let Ok(TurnEvent::Send(Outgoing { to, .. })) = sent.try_recv() else { panic!("nothing was sent") };
