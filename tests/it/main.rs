@@ -25,6 +25,7 @@ mod hostile;
 mod import;
 mod model;
 mod mounts;
+mod peers;
 mod restart;
 mod round_trip;
 mod routing;
