@@ -12,6 +12,7 @@
 //!
 //! A fault in one session's files costs that session a back-off and a log line.
 
+mod peers;
 pub mod queue;
 mod read;
 mod resolve;
@@ -142,6 +143,8 @@ struct Actor {
     /// Final outcomes of host messages that are still to be recorded.
     host_marks: Vec<(String, Outcome)>,
     host_marks_again: Instant,
+    /// How much agents write to each other.
+    rates: peers::Rates,
     /// Events that could not be dealt with because the store did not answer.
     postponed: Vec<(Instant, Event)>,
     gate: Gate,
@@ -178,6 +181,7 @@ impl Actor {
             trim_at: Some(now.instant + QUIET),
             host_marks: Vec::new(),
             host_marks_again: now.instant,
+            rates: peers::Rates::default(),
             postponed: Vec::new(),
             gate: Gate::default(),
         }

@@ -99,7 +99,8 @@ pub fn of_group(store: &Store, agent_group_id: &str) -> Result<Vec<Destination>>
     Ok(list)
 }
 
-fn found<T>(result: Result<T, StoreError>) -> Result<Option<T>, StoreError> {
+/// `None` where there is no such row.
+pub(crate) fn found<T>(result: Result<T, StoreError>) -> Result<Option<T>, StoreError> {
     match result {
         Ok(row) => Ok(Some(row)),
         Err(StoreError::NotFound { .. }) => Ok(None),

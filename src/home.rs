@@ -117,6 +117,10 @@ impl Home {
     pub fn instructions(&self) -> PathBuf {
         self.root.join("instructions")
     }
+    /// The owner's instructions for a group.
+    pub fn instructions_of(&self, folder: &str) -> PathBuf {
+        self.instructions().join(format!("{folder}.md"))
+    }
     pub fn logs(&self) -> PathBuf {
         self.root.join("logs")
     }
@@ -137,6 +141,16 @@ impl Home {
     pub fn claude_state(&self, agent_group_id: &str) -> PathBuf {
         self.sessions().join(agent_group_id).join(".claude-shared")
     }
+    /// Makes a group's folder; what is there from before stays.
+    ///
+    /// # Errors
+    /// It cannot be made.
+    pub fn make_group(&self, folder: &str) -> Result<()> {
+        let path = self.group(folder);
+        let made = DirBuilder::new().recursive(true).mode(0o755).create(&path);
+        made.with_context(|| format!("cannot create {}", path.display()))
+    }
+
     /// Tells this install's containers from another's.
     pub fn install_id(&self) -> String {
         let canonical = self.root.canonicalize().unwrap_or_else(|_| self.root.clone());

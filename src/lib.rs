@@ -18,6 +18,7 @@ pub mod channel;
 pub mod cmd;
 pub mod config;
 pub mod container;
+mod create_agent;
 mod daemon;
 pub mod delivery;
 mod destinations;

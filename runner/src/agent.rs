@@ -30,6 +30,7 @@ use nanoclaw_session::layout::SessionDir;
 use nanoclaw_session::outbound::OutboundDb;
 
 use crate::batch::Poll;
+use crate::destinations::Current;
 use crate::gateway::Gateway;
 use crate::provider::{self, Provider, TurnEvent};
 use crate::time;
@@ -79,6 +80,8 @@ pub struct Agent {
     outside: Receiver<Outside>,
     work: Work,
     poll: Poll,
+    /// For tools of a running turn.
+    destinations: Current,
     /// The highest seq seen in `inbound.db`: ours go above it.
     seen_seq: i64,
     idle_since: Instant,
@@ -115,6 +118,7 @@ impl Agent {
             outside,
             work: Work::Idle,
             poll: Poll::First,
+            destinations: Current::default(),
             seen_seq: 0,
             idle_since: Instant::now(),
             silent_until: None,

@@ -3,6 +3,8 @@
 //! Built anew from every look at `inbound.db`, because grants change while a container runs. The
 //! host checks each destination again at delivery; nothing here is a permission.
 
+use std::sync::{Arc, Mutex, PoisonError};
+
 use nanoclaw_session::row::{Address, Destination, DestinationType};
 
 /// What the agent calls the session's own chat when the host gave it no name.
@@ -86,6 +88,20 @@ impl Destinations {
     /// from it, anywhere else to no thread.
     pub fn address(&self, peer: Option<&Destination>) -> Address {
         peer.filter(|peer| !self.is_own(peer)).map_or(&self.own, |peer| &peer.address).clone()
+    }
+}
+
+/// The destinations as of the latest look that saw something new: they change while a turn runs.
+#[derive(Debug, Clone, Default)]
+pub struct Current(Arc<Mutex<Arc<Destinations>>>);
+
+impl Current {
+    pub fn get(&self) -> Arc<Destinations> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub fn set(&self, destinations: Arc<Destinations>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = destinations;
     }
 }
 

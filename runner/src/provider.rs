@@ -27,7 +27,7 @@ use nanoclaw_session::layout::SessionDir;
 use serde::{Deserialize, Serialize};
 
 use self::model::Model;
-use crate::destinations::Destinations;
+use crate::destinations::Current;
 use crate::gateway::Gateway;
 use crate::stop::{self, Stop, Stopped, Stopper};
 use crate::tools;
@@ -93,7 +93,7 @@ pub struct TurnRequest {
     /// `None`: the prompt is for the model. Else its text is the command's line.
     pub command: Option<Command>,
     pub system: String,
-    pub destinations: Arc<Destinations>,
+    pub destinations: Current,
     /// What an earlier turn of this provider handed out; `None` starts a new conversation.
     pub continuation: Option<String>,
 }
@@ -195,12 +195,13 @@ pub trait Provider {
 /// The provider that `container.json` names.
 pub fn named(config: &ContainerConfig, dir: &SessionDir, zone: &TimeZone, gateway: Gateway) -> Box<dyn Provider> {
     match config.provider.trim().to_lowercase().as_str() {
-        demo::NAME => Box::new(demo::Demo::new(dir.clone(), tools::own(dir, zone))),
+        demo::NAME => Box::new(demo::Demo::new(dir.clone(), tools::own(config, dir, zone))),
         anthropic::NAME => Box::new(Model::new(Arc::new(anthropic::Messages), config, dir, zone, gateway)),
         openai::NAME => Box::new(Model::new(Arc::new(openai::OpenAi), config, dir, zone, gateway)),
         claude::NAME => {
             let home = std::env::var_os("HOME").unwrap_or_else(|| "/home/agent".into());
-            Box::new(claude::Claude::new(config, dir, gateway, home.into(), tools::own(dir, zone)))
+            let own = tools::own(config, dir, zone);
+            Box::new(claude::Claude::new(config, dir, gateway, home.into(), own))
         }
         _ => Box::new(missing::Missing::new(
             &config.provider,

@@ -3,6 +3,7 @@
 
 mod bash;
 mod capture;
+mod create_agent;
 mod files;
 mod html;
 mod outgoing;

@@ -35,6 +35,8 @@ pub struct ContainerConfig {
     pub additional_mounts: Vec<Value>,
     /// `"all"`, or a list of names.
     pub skills: Value,
+    /// Ours: the group is privileged, so its agents have the tool. The host checks it again.
+    pub may_create_agents: bool,
     /// Ours: how long the runner stays with nothing to do. seconds
     pub idle_seconds: u64,
     /// Ours: the zone times are shown in (an IANA name).
@@ -74,6 +76,7 @@ impl Default for ContainerConfig {
             image_tag: None,
             additional_mounts: Vec::new(),
             skills: Value::from("all"),
+            may_create_agents: false,
             idle_seconds: DEFAULT_IDLE_SECONDS,
             timezone: None,
         }

@@ -24,6 +24,9 @@ pub use crate::database::{Durability, is_transient};
 /// message a thousand times.
 const MAX_VERSIONS_OF_AN_ID: u32 = 1_000;
 
+/// Newest rows among which the one that made an agent write is looked for.
+const MAX_CAUSES: u32 = 200;
+
 /// Most unfinished rows one look returns: those that wake come first, since context may pile up.
 const MAX_UNFINISHED_ROWS: u32 = 1_000;
 
@@ -49,11 +52,13 @@ CREATE TABLE IF NOT EXISTS session_routing (
 ";
 
 /// After the additions: they name columns an older file gets only then. The partial indexes make
-/// a look at what is unfinished cost the same with 100 rows of history as with 100,000.
+/// a look at what is unfinished, or at a peer's last message, cost the same with 100 rows of history as with 100,000.
 const INDEXES: &str = "
 CREATE INDEX IF NOT EXISTS idx_messages_in_series ON messages_in(series_id);
 CREATE INDEX IF NOT EXISTS idx_messages_in_pending ON messages_in(seq) WHERE status = 'pending';
 CREATE INDEX IF NOT EXISTS idx_messages_in_paused ON messages_in(seq) WHERE status = 'paused';
+CREATE INDEX IF NOT EXISTS idx_messages_in_peers ON messages_in(platform_id, seq)
+  WHERE channel_type = 'agent' AND source_session_id IS NOT NULL;
 ";
 
 const ADDITIONS: &[(&str, &str)] = &[
@@ -175,6 +180,39 @@ impl InboundDb {
     pub fn message(&self, id: &str) -> rusqlite::Result<Option<MessageIn>> {
         let sql = format!("SELECT {MESSAGE_COLUMNS} FROM messages_in WHERE id = ?1");
         self.db.query_row(&sql, [id], message_in).optional()
+    }
+
+    /// The sessions a message to the agent `peer` may return to, the likeliest first: where the row it
+    /// replies to came from, then where the newest row from that peer did.
+    ///
+    /// # Errors
+    /// SQLite's.
+    pub fn asking_sessions(&self, in_reply_to: Option<&str>, peer: &str) -> rusqlite::Result<Vec<String>> {
+        let replied = "SELECT source_session_id FROM messages_in WHERE id = ?1 AND source_session_id IS NOT NULL";
+        let newest = "SELECT source_session_id FROM messages_in
+             WHERE channel_type = 'agent' AND platform_id = ?1 AND source_session_id IS NOT NULL
+             ORDER BY seq DESC LIMIT 1";
+        let find = |sql, key: &str| self.db.query_row(sql, [key], |r| r.get(0)).optional();
+        let replied = in_reply_to.map_or(Ok(None), |id| find(replied, id))?;
+        Ok(replied.into_iter().chain(find(newest, peer)?).collect())
+    }
+
+    /// How many agents in a row were at it before the one of this session: the hops of what it was
+    /// last woken by, or of what it says it replies to, should those be more.
+    ///
+    /// # Errors
+    /// SQLite's.
+    pub fn hops_so_far(&self, in_reply_to: Option<&str>, now: Timestamp) -> rusqlite::Result<u32> {
+        // A repeated task that is yet to come has a high seq already.
+        let effective = comparable("COALESCE(process_after, timestamp)");
+        let sql = format!(
+            "SELECT MAX(COALESCE((SELECT hops FROM messages_in WHERE id = ?1), 0), COALESCE((
+               SELECT hops FROM (SELECT * FROM messages_in ORDER BY seq DESC LIMIT {MAX_CAUSES})
+               WHERE trigger = 1 AND kind <> 'system' AND {effective} <= {}
+               ORDER BY {effective} DESC, seq DESC LIMIT 1), 0))",
+            comparable("?2")
+        );
+        self.db.query_row(&sql, params![in_reply_to, format_utc(now)], |r| r.get(0))
     }
 
     /// Every outbound row with a seq up to this one is in `delivered` or in

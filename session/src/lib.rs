@@ -4,8 +4,8 @@
 //! that comments cite by number are in docs/SESSION.md. In reading order:
 //!
 //! * [`layout`] - the folder, and the conversion of folders made by NanoClaw v2
-//! * [`content`], [`row`] - what the rows mean, [`usage`], [`card`], [`question`], [`schedule`] - a turn's cost, a card,
-//!   what people are asked, what runs when
+//! * [`content`], [`row`] - what the rows mean, [`usage`], [`card`], [`question`],
+//!   [`schedule`], [`create_agent`] - a turn's cost, a card, what people are asked, what runs when, new agents
 //! * [`inbound`], [`outbound`] - the two files, each with its one writer and its reader
 //! * [`untrusted`] - the only way the host may look into what a container wrote
 //! * [`alive`], [`stamp`], [`watch`] - life, progress and "look again"
@@ -18,6 +18,7 @@ pub mod alive;
 pub mod card;
 pub mod config;
 pub mod content;
+pub mod create_agent;
 mod database;
 pub mod inbound;
 pub mod layout;

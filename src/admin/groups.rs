@@ -2,16 +2,13 @@
 
 mod config;
 
-use std::fs::DirBuilder;
-use std::os::unix::fs::DirBuilderExt;
-
 use anyhow::{Context, Result, bail, ensure};
 use clap::Subcommand;
 use serde_json::json;
 
 use super::sessions::checked_provider;
 use super::{Admin, Answer, Entity, Kind};
-use crate::store::{AgentGroup, Store, local_name, validate_folder};
+use crate::store::{AgentGroup, Store, validate_folder};
 
 #[derive(Debug, Subcommand)]
 pub enum Verb {
@@ -72,7 +69,7 @@ impl Entity for AgentGroup {
                 let group = AgentGroup { id, name, folder, agent_provider, created_at: admin.now };
                 store.transaction(|| -> Result<()> {
                     store.create_agent_group(&group)?;
-                    make_folder(admin, &group.folder)
+                    admin.home.make_group(&group.folder)
                 })?;
                 Ok(Answer::one(&group))
             }
@@ -107,23 +104,6 @@ fn restart(admin: &Admin<'_>, group: &AgentGroup) -> Result<Answer> {
 
 /// An id or a folder, made of a name, that no group has.
 fn free(store: &Store, name: &str) -> Result<String> {
-    let name = local_name(name).with_context(|| format!("nothing of {name:?} can be a folder: give --folder"))?;
-    let base = if name.starts_with(|c: char| c.is_ascii_lowercase()) { name } else { format!("agent-{name}") };
-    let groups = store.agent_groups()?;
-    let taken = |word: &str| groups.iter().any(|group| group.id == word || group.folder == word) || word == "global";
-    if !taken(&base) {
-        return Ok(base);
-    }
-    let free = (2..).map(|n| format!("{base}-{n}")).find(|word| !taken(word));
-    free.context("there is no free name left")
-}
-
-/// The group's folder; what is there from before stays.
-fn make_folder(admin: &Admin<'_>, folder: &str) -> Result<()> {
-    let path = admin.home.group(folder);
-    DirBuilder::new()
-        .recursive(true)
-        .mode(0o755)
-        .create(&path)
-        .with_context(|| format!("cannot create {}", path.display()))
+    let free = store.free_group_word(name, |_| false)?;
+    free.with_context(|| format!("nothing of {name:?} can be a folder: give --folder"))
 }

@@ -19,7 +19,7 @@ use super::spec::{AGENT_HOME, Access, GATEWAY_DIR, MAX_PROCESSES, Mount, Spec, U
 use crate::config::Settings;
 use crate::destinations;
 use crate::home::Home;
-use crate::store::{self, AgentGroup, NetworkMode, Session, Skills, Store};
+use crate::store::{self, AgentGroup, CliScope, NetworkMode, Session, Skills, Store};
 
 /// Environment variable of the session's gateway token.
 pub const TOKEN_VARIABLE: &str = "NANOCLAW_GATEWAY_TOKEN";
@@ -134,6 +134,7 @@ fn render_config(
             Skills::All => Value::from("all"),
             Skills::Named(names) => Value::from(names.clone()),
         },
+        may_create_agents: own.cli_scope == CliScope::Global,
         idle_seconds: settings.containers.idle.as_secs(),
         timezone: Some(settings.agents.timezone.clone()),
     })
@@ -146,7 +147,7 @@ fn instructions(home: &Home, settings: &Settings, group: &AgentGroup, skills: &[
     let mut parts: Vec<String> = Vec::new();
     parts.extend(read_if_there(&settings.containers.shared.join("CLAUDE.md"))?);
     parts.extend(skills.iter().filter_map(|skill| skill.fragment.clone()));
-    parts.extend(read_if_there(&home.instructions().join(format!("{}.md", group.folder)))?);
+    parts.extend(read_if_there(&home.instructions_of(&group.folder))?);
     Ok(parts.iter().map(|part| part.trim_end()).collect::<Vec<_>>().join("\n\n") + "\n")
 }
 

@@ -2,25 +2,33 @@
 //! is written back.
 
 use std::collections::{HashMap, HashSet};
+use std::time::Duration;
 
 use anyhow::Result;
 use nanoclaw_session::content::Outbound;
-use nanoclaw_session::row::{InStatus, MessageOut, OutKind};
+use nanoclaw_session::create_agent::CreateAgent;
+use nanoclaw_session::inbound::{Durability, InboundDb};
+use nanoclaw_session::row::{DeliveryStatus, InStatus, MessageOut, OutKind, Trigger};
 use nanoclaw_session::schedule::Action;
 use nanoclaw_session::untrusted::{UntrustedError, open_untrusted, recover_copy};
 use nanoclaw_session::usage::Usage;
+use serde_json::{Map, Value};
 
+use super::peers;
 use super::queue::{Job, Tries};
-use super::session::{Books, Finished, Flushed, Found, FoundRow, Life, LookError};
-use super::{Actor, STORE_RETRY, Source};
+use super::session::{Books, Finished, Flushed, Found, FoundRow, Life, LookError, no_message};
+use super::{Actor, Delivery, STORE_RETRY, Source};
 use crate::channel::{Chat, TurnResult};
 use crate::config::PROVIDERS;
-use crate::store::{Settled, StoreError};
+use crate::create_agent;
+use crate::store::{Settled, StartReason, StoreError};
 use crate::sweep;
 use crate::time::Now;
 
 /// Looks at one session before the others have their turn.
 const MAX_LOOKS_IN_A_ROW: usize = 4;
+/// How soon an action is tried again that the disk or the store did not let through.
+const ACTION_RETRY: Duration = Duration::from_secs(15);
 /// Looks at what a dead container left that may fail before its session goes on without.
 const MAX_FAULTS_OF_THE_DEAD: u32 = 8;
 
@@ -128,7 +136,7 @@ impl Actor {
 
     pub(super) fn enqueue_row(&mut self, session_id: &str, row: FoundRow) {
         if row.message.kind == OutKind::System {
-            return self.act(session_id, &row.message);
+            return self.act(session_id, row);
         }
         let wall = self.now.wall;
         let waits = row.not_before.filter(|at| *at > wall);
@@ -155,7 +163,8 @@ impl Actor {
     }
 
     /// What is for the host itself goes to no chat: done in the order of the rows, and at once.
-    fn act(&mut self, session_id: &str, row: &MessageOut) {
+    fn act(&mut self, session_id: &str, found: FoundRow) {
+        let row = &found.message;
         if let Outbound::Action { name, arguments } = Outbound::parse(row.kind, &row.content) {
             if Action::NAMES.contains(&name.as_str()) {
                 let action = Action::parse(&name, &arguments, &self.parts.zone);
@@ -169,6 +178,16 @@ impl Actor {
             }
         }
         let usage = match Outbound::parse(row.kind, &row.content) {
+            Outbound::Action { name, arguments } if name == CreateAgent::ACTION => {
+                return match self.create_agent(session_id, row, &arguments) {
+                    Ok(Ok(())) => {}
+                    Ok(Err(why)) => self.refuse(session_id, &row.id, &why),
+                    Err(e) => {
+                        log::warn!("An agent could not be created yet session={session_id} error={e:#}");
+                        self.later.push((self.now.wall + ACTION_RETRY, session_id.to_owned(), found));
+                    }
+                };
+            }
             Outbound::Action { name, arguments } if name == Usage::ACTION => {
                 let known = |usage: &Usage| PROVIDERS.contains(&usage.provider.as_str());
                 let usage = Usage::from_arguments(&arguments).map_err(str::to_owned);
@@ -187,9 +206,40 @@ impl Actor {
         }
     }
 
+    /// Makes an agent and says so to the one that asked for it. The inner error is a refusal.
+    fn create_agent(
+        &mut self,
+        session_id: &str,
+        row: &MessageOut,
+        arguments: &Map<String, Value>,
+    ) -> Result<Result<(), String>> {
+        let Some(books) = self.books(session_id) else { return Ok(Ok(())) }; // read again with its session
+        let (session, dir) = (books.session.clone(), books.dir.clone());
+        let asked = match CreateAgent::from_arguments(arguments) {
+            Ok(asked) => asked,
+            Err(why) => return Ok(Err(why.to_owned())),
+        };
+        let Delivery { store, home, .. } = &self.parts;
+        // The answer goes on with what it was asked for in.
+        let hops = InboundDb::open(&dir, Durability::Normal)?.hops_so_far(row.in_reply_to.as_deref(), self.now.wall)?;
+        let text = match create_agent::create(store, home, &session, &row.id, &asked, self.now.wall)? {
+            Ok(text) => text,
+            Err(why) => return Ok(Err(why)),
+        };
+        self.take_host_messages();
+        self.note(session_id, text, Trigger::Wake, hops);
+        self.row_final(session_id, no_message(&row.id, DeliveryStatus::Delivered));
+        let (session_id, reason) = (session_id.to_owned(), StartReason::Message);
+        self.for_sweep.push_back(sweep::Event::Wake { session_id, reason });
+        Ok(Ok(()))
+    }
+
     /// The conversation a row belongs to, before anything about it is checked.
     pub(super) fn chat_of(&self, session_id: &str, row: &MessageOut) -> Result<Option<Chat>> {
         match (&row.address.channel_type, &row.address.platform_id) {
+            (Some(channel_type), Some(target)) if channel_type == peers::CHANNEL => {
+                Ok(Some(peers::conversation(target, session_id)))
+            }
             (Some(channel_type), Some(platform_id)) => {
                 Ok(Some(Chat { channel_type: channel_type.clone(), platform_id: platform_id.clone() }))
             }

@@ -94,7 +94,11 @@ fn refused(why: &str) -> Resolved {
 }
 
 /// Opens the files a message names, by exact name, without following anything.
-fn open_files(dir: &SessionDir, message_id: &str, names: &[String]) -> Result<Result<Vec<OutboundFile>, String>> {
+pub(super) fn open_files(
+    dir: &SessionDir,
+    message_id: &str,
+    names: &[String],
+) -> Result<Result<Vec<OutboundFile>, String>> {
     if names.len() > MAX_FILES {
         return Ok(Err(format!("a message takes at most {MAX_FILES} files")));
     }

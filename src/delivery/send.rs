@@ -8,11 +8,12 @@ use nanoclaw_session::alive::last_heartbeat;
 use nanoclaw_session::content::{Answer, Outbound, Question};
 use nanoclaw_session::inbound::Delivered;
 use nanoclaw_session::question::Outcome as Ended;
-use nanoclaw_session::row::{Address, DeliveryStatus, MessageOut};
+use nanoclaw_session::row::{Address, DeliveryStatus, MessageOut, NewMessageIn, Trigger};
 
+use super::peers;
 use super::queue::{Job, Tries, backoff};
 use super::resolve::{self, Resolved};
-use super::session::{no_message, refusal};
+use super::session::{no_message, note};
 use super::{Actor, Event, STORE_RETRY, Source};
 use crate::channel::{Chat, OutboundItem, Outcome, Payload};
 use crate::id::new_id;
@@ -94,6 +95,10 @@ impl Actor {
     /// Hands the head of a conversation to its sender; false when it has to wait for the sender.
     fn dispatch_one(&mut self, chat: &Chat) -> bool {
         let Some(job) = self.conversations.head(chat).cloned() else { return false };
+        if let (peers::CHANNEL, Source::Row { session_id, message }) = (chat.channel_type.as_str(), &job.source) {
+            self.pass_on(chat, session_id, message, job.tries);
+            return true;
+        }
         let item = match self.item(chat, &job.source) {
             Ok(Resolved::Send(item)) => *item,
             Ok(Resolved::Refused(why)) => {
@@ -194,7 +199,7 @@ impl Actor {
         self.outcome(chat, outcome);
     }
 
-    fn outcome(&mut self, chat: &Chat, outcome: Outcome) {
+    pub(super) fn outcome(&mut self, chat: &Chat, outcome: Outcome) {
         let now = self.now.instant;
         match outcome {
             Outcome::Away => {
@@ -290,11 +295,17 @@ impl Actor {
     /// A row can never be sent: it is failed, and the agent is told why.
     pub(super) fn refuse(&mut self, session_id: &str, row_id: &str, why: &str) {
         log::warn!("A message was refused session={session_id} message={row_id} reason={why}");
+        // A note that woke the agent could be answered with the same mistake, for ever.
+        self.note(session_id, format!("Your message was not delivered: {why}."), Trigger::Context, 0);
+        self.row_final(session_id, no_message(row_id, DeliveryStatus::Failed));
+    }
+
+    /// The agent hears something from the host, with what else is written into its session.
+    pub(super) fn note(&mut self, session_id: &str, text: String, trigger: Trigger, hops: u32) {
         let now = self.now.wall;
         if let Some(books) = self.books(session_id) {
-            books.note(refusal(why, now));
+            books.note(NewMessageIn { trigger, hops, ..note(text, now) });
         }
-        self.row_final(session_id, no_message(row_id, DeliveryStatus::Failed));
     }
 
     /// A question can never be asked: the tool that waits for the answer hears why.
@@ -309,7 +320,7 @@ impl Actor {
         self.row_final(session_id, no_message(row_id, DeliveryStatus::Failed));
     }
 
-    fn row_final(&mut self, session_id: &str, outcome: Delivered) {
+    pub(super) fn row_final(&mut self, session_id: &str, outcome: Delivered) {
         if let Some(books) = self.books(session_id) {
             books.mark_final(outcome);
         }

@@ -437,12 +437,15 @@ pub fn no_message(row_id: &str, status: DeliveryStatus) -> Delivered {
 
 /// Tells the agent that what it wrote came to nothing.
 pub fn refusal(why: &str, now: Timestamp) -> NewMessageIn {
-    let text = format!("Your message was not delivered: {why}.");
+    // A note that woke the agent could be answered with the same mistake, for ever.
+    NewMessageIn { trigger: Trigger::Context, ..note(format!("Your message was not delivered: {why}."), now) }
+}
+
+/// Something the agent hears from the host.
+pub fn note(text: String, now: Timestamp) -> NewMessageIn {
     let content = ChatIn { text, sender: Some("system".into()), ..ChatIn::default() };
     let address = Address { channel_type: Some("agent".into()), ..Address::default() };
-    let note = NewMessageIn::chat(new_id("note"), now, address, content.to_json());
-    // A note that woke the agent could be answered with the same mistake, for ever.
-    NewMessageIn { trigger: Trigger::Context, ..note }
+    NewMessageIn::chat(new_id("note"), now, address, content.to_json())
 }
 
 /// What a row without a readable id is called in `delivered`.

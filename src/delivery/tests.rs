@@ -1,6 +1,7 @@
 //! Delivery over real files and an in-process platform, in simulated time: the actor is stepped
 //! from one deadline to the next, so hours of waiting take no time.
 
+mod peers;
 mod question;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -5,7 +5,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::{Result, Store, StoreError};
+use super::{Result, Store, StoreError, local_name};
 
 /// Longest id; it becomes part of image and container names. characters.
 const MAX_ID_CHARS: usize = 50;
@@ -164,6 +164,18 @@ impl Store {
     /// All groups, the oldest first.
     pub(crate) fn agent_groups(&self) -> Result<Vec<AgentGroup>> {
         self.all("ORDER BY rowid", &[])
+    }
+
+    /// An id or a folder, made of a name, that no group has and of which `is_used` is false. `None` when
+    /// nothing of the name can be either.
+    pub(crate) fn free_group_word(&self, name: &str, is_used: impl Fn(&str) -> bool) -> Result<Option<String>> {
+        let Some(name) = local_name(name) else { return Ok(None) };
+        let base = if name.starts_with(|c: char| c.is_ascii_lowercase()) { name } else { format!("agent-{name}") };
+        let groups = self.agent_groups()?;
+        let is_free = |word: &String| {
+            word != SHARED_FOLDER && !groups.iter().any(|g| g.id == *word || g.folder == *word) && !is_used(word)
+        };
+        Ok(std::iter::once(base.clone()).chain((2..1_000).map(|n| format!("{base}-{n}"))).find(is_free))
     }
 
     pub(crate) fn update_agent_group(&self, group: &AgentGroup) -> Result<()> {

@@ -26,6 +26,7 @@ mod import;
 mod model;
 mod mounts;
 mod outgoing;
+mod peers;
 mod question;
 mod restart;
 mod round_trip;

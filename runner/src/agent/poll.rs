@@ -195,6 +195,7 @@ impl Agent {
         if !turn.handle.push(share.prompt.clone()) {
             return Ok(());
         }
+        self.destinations.set(destinations.clone());
         turn.destinations = destinations;
         let ids = share.prompt.message_ids.clone();
         turn.pushed.push(share);

@@ -54,7 +54,9 @@ impl Agent {
         let instructions = read_or_empty(&self.dir.instructions())?;
         let memory = read_or_empty(&self.dir.memory())?;
         let system = system::prompt(&instructions, &memory, destinations);
-        Ok(TurnRequest { prompt, command: None, system, destinations: destinations.clone(), continuation })
+        self.destinations.set(destinations.clone());
+        let destinations = self.destinations.clone();
+        Ok(TurnRequest { prompt, command: None, system, destinations, continuation })
     }
 
     /// The running turn, which the caller ends or puts back; `None` leaves everything as it is.

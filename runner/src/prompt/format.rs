@@ -68,7 +68,10 @@ pub fn files(rows: &[MessageIn], workspace: &Path) -> Vec<PromptFile> {
 
 /// The name of the conversation a row came in; the host's notes come from the host.
 fn from(address: &Address, chat: &ChatIn, destinations: &Destinations) -> Option<String> {
-    let is_note = address.channel_type.as_deref() == Some("agent") && chat.sender.as_deref() == Some(HOST);
+    // An agent may be called anything, but is somebody.
+    let is_note = address.channel_type.as_deref() == Some("agent")
+        && chat.sender.as_deref() == Some(HOST)
+        && chat.sender_id.is_none();
     destinations.name_of(address).map(str::to_owned).or_else(|| is_note.then(|| HOST.into()))
 }
 

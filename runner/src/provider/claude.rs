@@ -31,7 +31,7 @@ use self::child::{Cli, Conversation, Launch};
 use self::protocol::Line;
 use self::talk::{Asked, Step, Talk};
 use super::{Command, ErrorClass, Provider, TurnError, TurnEvent, TurnHandle, TurnPort, TurnRequest};
-use crate::destinations::Destinations;
+use crate::destinations::Current;
 use crate::gateway::{Gateway, SILENCE_TIMEOUT};
 use crate::mcp;
 use crate::stop::Stopped;
@@ -131,9 +131,9 @@ impl Shared {
 
 struct Turn {
     shared: Arc<Shared>,
+    destinations: Current,
     talk: Talk,
     system: String,
-    destinations: Arc<Destinations>,
 }
 
 /// Why nobody listens to the CLI any more.
@@ -253,7 +253,7 @@ impl Turn {
     fn call(&self, cli: &Cli, port: &TurnPort, request: String, message: Value) {
         let (input, shared) = (cli.input.clone(), self.shared.clone());
         let (stop, events) = (port.stop().clone(), port.events());
-        let context = Context { stop, events, destinations: self.destinations.clone() };
+        let context = Context { stop, events, destinations: self.destinations.get() };
         let answer = move || {
             let nothing = || json!({"jsonrpc": "2.0", "result": {}});
             let reply = mcp::server::answer(&shared.tools, &message, &context).unwrap_or_else(nothing);

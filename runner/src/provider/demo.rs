@@ -58,7 +58,7 @@ impl Provider for Demo {
         }
         let number = number_after(request.continuation.as_deref());
         let (dir, tools) = (self.dir.clone(), self.tools.clone());
-        let turn = Turn { dir, tools, destinations: request.destinations, number };
+        let turn = Turn { dir, tools, destinations: request.destinations.get(), number };
         super::spawn(|| (), move |port| turn.run(port, request.prompt))
     }
 }

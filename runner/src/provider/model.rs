@@ -59,7 +59,7 @@ impl Model {
         let set = |value: &Option<String>| value.clone().filter(|v| !v.trim().is_empty());
         let model = set(&config.model).unwrap_or_else(|| api.default_model().into());
         let mut tools = tools::builtin(dir);
-        tools.extend(tools::own(dir, zone));
+        tools.extend(tools::own(config, dir, zone));
         tools.push(Arc::new(todo::Todo(todo_of(dir))));
         let servers = Arc::new(Servers::new(&config.mcp_servers, dir.state().join("mcp")));
         Model { api, gateway, model, effort: set(&config.effort), dir: dir.clone(), tools, servers }

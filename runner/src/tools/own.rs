@@ -3,10 +3,12 @@
 use std::sync::Arc;
 
 use jiff::tz::TimeZone;
+use nanoclaw_session::config::ContainerConfig;
 use nanoclaw_session::layout::SessionDir;
 use serde::Deserialize;
 use serde_json::json;
 
+use super::create_agent::create_agent;
 use super::{Effect, Output, SLACK, Tool, outgoing, question, schedule, tool};
 use crate::destinations::Destinations;
 use crate::time;
@@ -15,12 +17,13 @@ use crate::time;
 #[serde(deny_unknown_fields)]
 pub(super) struct Nothing {}
 
-/// All of them. `zone` is the user's.
-pub fn tools(dir: &SessionDir, zone: &TimeZone) -> Vec<Arc<dyn Tool>> {
+/// All that this agent has. `zone` is the user's.
+pub fn tools(config: &ContainerConfig, dir: &SessionDir, zone: &TimeZone) -> Vec<Arc<dyn Tool>> {
     let mut tools = about_here(zone.clone());
     tools.extend(schedule::tools(dir, zone));
     tools.extend(outgoing::tools(dir));
     tools.push(question::asking());
+    tools.extend(config.may_create_agents.then(create_agent));
     tools
 }
 
@@ -63,6 +66,12 @@ mod tests {
         let (_stopper, stop) = stop::pair();
         let events = crossbeam_channel::unbounded().0;
         let context = Context { stop, events, destinations: Arc::new(three()) };
+        let (config, dir) = (ContainerConfig::default(), SessionDir::new("/nowhere"));
+        let has = |config: &ContainerConfig| {
+            tools(config, &dir, &TimeZone::UTC).iter().any(|tool| tool.spec().name == "create_agent")
+        };
+        assert!(!has(&config), "hidden from the others");
+        assert!(has(&ContainerConfig { may_create_agents: true, ..config }));
         let tools = about_here(TimeZone::UTC);
         let call = |name: &str| tools.iter().find(|t| t.spec().name == name).unwrap().call(&json!({}), &context);
         assert_eq!(call("list_destinations"), Output::text("family (Family chat)\nops\nwork (Work)"));

@@ -304,3 +304,32 @@ fn a_row_of_an_unknown_kind_does_not_hide_the_others() {
     let pending: Vec<String> = look(&dir, |view| view.pending(now())).unwrap().into_iter().map(|r| r.id).collect();
     assert_eq!(pending, ["known"]);
 }
+
+#[test]
+fn who_asked_and_how_many_were_at_it_is_found_without_reading_the_history() {
+    let (_tmp, dir) = folder();
+    let peer = |id: &str, session: &str, hops| NewMessageIn {
+        address: Address { channel_type: Some("agent".into()), platform_id: Some("bob".into()), thread_id: None },
+        source_session_id: Some(session.into()),
+        hops,
+        ..chat(id, id)
+    };
+    let note = NewMessageIn { trigger: Trigger::Context, ..chat("note", "") };
+    let task = NewMessageIn { process_after: Some(now() + jiff::SignedDuration::from_hours(1)), ..chat("task", "") };
+    let mut db = open(&dir);
+    db.write(|tx| {
+        [peer("a", "s1", 3), peer("b", "s2", 5), note, task].iter().try_for_each(|row| tx.insert(row).map(drop))
+    })
+    .unwrap();
+    assert_eq!(db.asking_sessions(Some("a"), "bob").unwrap(), ["s1", "s2"]);
+    assert_eq!(db.asking_sessions(Some("note"), "bob").unwrap(), ["s2"]);
+    assert_eq!(db.asking_sessions(None, "cat").unwrap(), Vec::<String>::new());
+    let hops = |reply, at| open(&dir).hops_so_far(reply, at).unwrap();
+    assert_eq!(hops(Some("a"), now()), 5, "the newest counts, whatever it says that it replies to");
+    let later = now() + jiff::SignedDuration::from_hours(2);
+    assert_eq!((hops(None, later), hops(Some("a"), later)), (0, 3), "the task has begun something new");
+    let plan = "EXPLAIN QUERY PLAN SELECT source_session_id FROM messages_in
+        WHERE channel_type = 'agent' AND platform_id = 'bob' AND source_session_id IS NOT NULL ORDER BY seq DESC LIMIT 1";
+    let plan: String = db.db.query_row(plan, [], |r| r.get("detail")).unwrap();
+    assert!(plan.contains("idx_messages_in_peers"), "{plan}");
+}

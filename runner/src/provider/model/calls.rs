@@ -138,7 +138,7 @@ impl Engine {
 
     fn context(&self) -> Context {
         let (stop, events) = (self.stop.clone(), self.events.clone());
-        Context { stop, events, destinations: self.destinations.clone() }
+        Context { stop, events, destinations: self.destinations.get() }
     }
 
     /// Works on a task as a helper, in a conversation of its own.

@@ -9,7 +9,7 @@ use super::calls::{self, Call};
 use super::compact;
 use super::history::History;
 use super::message::{Block, Role};
-use crate::destinations::Destinations;
+use crate::destinations::Current;
 use crate::gateway::Gateway;
 use crate::provider::{ErrorClass, TurnError, TurnEvent, TurnPort};
 use crate::stop::{Stop, Stopped};
@@ -55,7 +55,7 @@ pub struct Engine {
     pub specs: Vec<Spec>,
     pub stop: Stop,
     pub events: Sender<TurnEvent>,
-    pub destinations: Arc<Destinations>,
+    pub destinations: Current,
     pub rank: Rank,
     /// Where conversations lie.
     pub folder: PathBuf,
