@@ -113,7 +113,7 @@ fn a_question_reaches_the_agents_shared_session_and_the_answer_the_session_that_
     let asked = p.writes((ANN, ANN), BOB, "how many?", Some("u1"));
     assert_eq!(p.status((ANN, ANN), &asked), Some(DeliveryStatus::Delivered));
     let shared = p.shared(BOB);
-    assert_eq!(p.woken(), [shared.clone()]);
+    assert_eq!(p.woken(), std::slice::from_ref(&shared));
     let question = p.rows((BOB, &shared)).pop().unwrap();
     assert_eq!(question.source_session_id.as_deref(), Some(ANN));
     assert_eq!(
