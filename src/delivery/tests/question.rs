@@ -55,7 +55,7 @@ fn a_question_is_on_record_once_it_is_sent_and_its_message_shows_the_outcome() {
     crate::question::end(&w.store, &known, "Red").unwrap();
     crate::question::end(&w.store, &known, "Blue").unwrap();
     w.step(Some(Event::HostOutbox));
-    assert_eq!(w.platform("telegram").seen[1..], [("telegram-0".into(), "[p1] Which?: Red".into())]);
+    assert_eq!(w.platform("telegram").changed, [("telegram-0".into(), "p1".into(), "Which?: Red".into())]);
     assert_eq!(w.store.find_question("q1").unwrap(), None);
 }
 
