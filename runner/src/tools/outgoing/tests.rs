@@ -1,3 +1,5 @@
+//! What is sent, to whom, and what is refused.
+
 use std::os::unix::fs::symlink;
 use std::thread;
 
