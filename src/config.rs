@@ -315,7 +315,9 @@ fn timezone(raw: &Raw) -> Result<String> {
     match raw.get("TZ") {
         Some(name) => match TimeZone::get(name.trim_start_matches(':')) {
             Ok(zone) => Ok(zone.iana_name().unwrap_or("UTC").to_owned()),
-            Err(_) => bail!("TZ={name:?}: allowed is an IANA name such as Europe/Berlin, or UTC"),
+            Err(_) => bail!(
+                "TZ={name:?}: allowed is an IANA name such as Europe/Berlin, or UTC (`apt install tzdata`, where none is known)"
+            ),
         },
         None => {
             Ok(TimeZone::try_system().ok().and_then(|z| z.iana_name().map(str::to_owned)).unwrap_or("UTC".to_owned()))
