@@ -1,3 +1,5 @@
+//! Each tool, with a stand-in for the agent loop that numbers what is sent.
+
 use std::os::unix::fs::symlink;
 use std::thread;
 
