@@ -1,4 +1,4 @@
-//! What is sent, to whom, and what is refused.
+//! Each tool, with a stand-in for the agent loop that numbers what is sent.
 
 use std::os::unix::fs::symlink;
 use std::thread;
