@@ -209,8 +209,8 @@ fn a_question_nobody_answered_in_time_is_answered_with_that_once() {
     let left = |id: &str| w.actor.parts.store.take_question(id).unwrap().is_some();
     assert_eq!(["late", "open", "forever"].map(left), [false, true, true]);
     let shown = w.actor.parts.store.pending_host_messages(10).unwrap();
-    assert_eq!(shown.len(), 1, "its message says so");
-    assert_eq!(shown[0].content["text"], "Water them?: nobody answered in time");
+    let shown = shown.iter().filter(|m| m.content["text"] == "Water them?: nobody answered in time");
+    assert_eq!(shown.count(), 1, "its message says so");
 }
 
 #[test]
