@@ -68,6 +68,21 @@ fn a_message_comes_in_and_is_acknowledged_only_once_it_is_accepted() {
 }
 
 #[test]
+fn an_answer_names_its_question_and_half_of_one_is_none() {
+    let (_tmp, path, mut channel, stop) = fixture();
+    let mut terminal = Terminal::connect(&path);
+    for half in [r#"{"option":"Red"}"#, r#"{"questionId":"q1","text":"Red"}"#] {
+        terminal.say(half);
+    }
+    terminal.say(r#"{"questionId":"q1","option":"Red"}"#);
+    let message = next_message(&mut channel, &stop);
+    assert_eq!((message.answers.as_deref(), message.content.text.as_str()), (Some("q1"), "Red"));
+    for _ in 0..2 {
+        assert!(matches!(terminal.hear(), ToClient::Error { .. }));
+    }
+}
+
+#[test]
 fn replies_wait_while_nobody_listens() {
     let (_tmp, path, mut channel, stop) = fixture();
     assert_eq!(channel.outbound.send(&text_for("local", "hi")), Outcome::Away);
