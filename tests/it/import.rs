@@ -85,7 +85,9 @@ fn an_imported_session_goes_on_in_a_container_of_ours() {
         let open = sqlite::column(&dir.inbound_db(), "SELECT id FROM messages_in WHERE status <> 'completed'");
         open.is_ok_and(|open| open.is_empty()).then_some(())
     });
-    let rows = sqlite::query(&dir.inbound_db(), ROWS_IN).unwrap();
+    let mut rows = sqlite::query(&dir.inbound_db(), ROWS_IN).unwrap();
+    // The old install's open question: Zoe has written something else.
+    rows.retain(|row| row[0] != "q-1:withdrawn");
     assert_eq!((&rows[..6], rows[6][0].as_str(), rows.len()), (&old_in[..], "new:ag-1", 7));
     let rows = sqlite::query(&dir.outbound_db(), ROWS_OUT).unwrap();
     assert_eq!((&rows[..6], rows[6][2].as_str(), rows.len()), (&old_out[..], "new:ag-1", 7));
