@@ -96,5 +96,8 @@ fn an_imported_session_goes_on_in_a_container_of_ours() {
         (delivered == ["delivered"; 7]).then_some(())
     });
     assert_eq!(contents(&old), before, "nothing in the old install is changed");
-    host.assert_no_complaint();
+    // That the question is over cannot be shown where it was asked: there is no such channel here.
+    let complaints = host.log().into_iter().filter(|line| line.contains(" WARN ") || line.contains(" ERROR "));
+    let others: Vec<String> = complaints.filter(|line| !line.contains("no channel \"telegram\" is set up")).collect();
+    assert_eq!(others, [""; 0]);
 }
