@@ -114,7 +114,9 @@ impl Turn {
                 Ok(said) | Err(said) => said,
             }
         } else if phrase.starts_with(REMINDER) {
-            heard.text.clone()
+            // A task came in no conversation: it is told in the session's own.
+            let from = heard.from.clone().or_else(|| self.destinations.own().map(|own| own.name.clone()));
+            return Ok(Some(Heard { from, ..heard.clone() }.addressed(&heard.text)));
         } else if let Some((wait, what)) = reminder(&heard.text) {
             let at = format_utc(time::now().saturating_add(wait).unwrap_or(Timestamp::MAX));
             let task = json!({"prompt": format!("{REMINDER}{what}"), "processAfter": at});

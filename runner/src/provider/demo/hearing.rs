@@ -4,7 +4,7 @@
 use crate::prompt::unescape;
 
 /// One message to answer.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Heard {
     /// The seq; empty for what has none.
     pub id: String,
