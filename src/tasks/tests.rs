@@ -1,3 +1,5 @@
+//! What the host makes of actions on tasks, and of their ends.
+
 use nanoclaw_session::inbound::{Durability, InboundDb};
 use nanoclaw_session::layout::SessionDir;
 use nanoclaw_session::row::Address;

@@ -1,3 +1,5 @@
+//! Cron, zones, missed runs, and what of a task is refused.
+
 use super::*;
 
 fn at(time: &str) -> Timestamp {

@@ -1,3 +1,5 @@
+//! The tools of tasks, with a stand-in for the host.
+
 use crossbeam_channel::unbounded;
 use nanoclaw_session::inbound::{Delivered, Durability, InboundDb};
 use nanoclaw_session::row::{Address, InKind, NewMessageIn};
